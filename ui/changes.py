@@ -24,6 +24,7 @@ from core.admin.edit_jobs import create_job, replace_job
 from core.admin.edit_settings import change_setting as core_change_setting
 from core.admin.start_runner import start_as_service
 from core.admin.watermarks import WatermarkReport, watermark_of
+from core.app import open_workspace
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
@@ -58,7 +59,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Resolved", "caller", "draft"]
 
-DEMO_ROWS = 20_000
+DEMO_ROWS = 1_000
+DEMO_DAYS = 60
 STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
 """The user waits for the preview, and the database is busy meanwhile."""
@@ -468,14 +470,21 @@ def simulated_alerts(days: int, rules: Mapping[str, Mapping[str, Any]]) -> Simul
 # ── administration ────────────────────────────────────────────────────────────────────────────
 
 
-def fill_with_demo() -> str:
+def fill_with_demo(days: int | None = None) -> str:
     """Makes the demo in this workspace, which has to be empty. Returns the slug of its job.
 
     Raises:
         ConfigError: There is something else in the folder.
         StorageFailed: It cannot be written.
     """
-    create_demo(data.root(), DEMO_ROWS, caller=caller("demo"), now=data.now())
+    create_demo(
+        data.root(),
+        DEMO_ROWS,
+        days=DEMO_DAYS if days is None else days,
+        open_workspace=partial(open_workspace, log=False),
+        caller=caller("demo"),
+        now=data.now(),
+    )
     _changed()
     return SLUG
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from anyio import to_thread
 from starlette.requests import HTTPConnection
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 
 from core.errors import ConfigError
 from core.records.accounts import Accounts
@@ -22,14 +25,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COOKIE",
+    "WANTED_COOKIE",
     "SecurityHeaders",
     "SignInFirst",
     "is_local_name",
     "oidc_is_set_up",
     "require_sign_in_or_loopback",
+    "wanted_address",
 ]
 
 COOKIE = "pstt_session"
+WANTED_COOKIE = "pstt_wanted"
+WANTED_S = 600
+LONGEST_WANTED = 2_000
+"""Characters; a browser keeps cookies up to 4 kB."""
+_ADDRESS = re.compile(r"/(?![/\\])[A-Za-z0-9_.~%/-]*(\?[\x21-\x7e]*)?")
 
 SELF_ONLY = (
     "default-src 'self'; "
@@ -146,9 +156,38 @@ class SignInFirst:
         """Passes a request on, or redirects it to the form."""
         if scope["type"] == "http" and _opens_the_page(scope) and not await to_thread.run_sync(_may_open, scope):
             answer = RedirectResponse(f"{scope.get('root_path', '')}/api/signin", HTTPStatus.SEE_OTHER)
+            remember_wanted(answer, scope)
             await answer(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+def remember_wanted(answer: Response, scope: Scope) -> None:
+    """Keeps the address that was asked for in a cookie, so that the sign-in leads there."""
+    path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+    query = scope.get("query_string", b"").decode("latin-1")
+    wanted = quote(path) + (f"?{query}" if query else "")
+    if wanted != "/" and is_of_the_page(wanted):
+        is_https = scope.get("scheme") == "https"
+        answer.set_cookie(
+            WANTED_COOKIE, quote(wanted, safe=""), max_age=WANTED_S, path="/", secure=is_https, httponly=True,
+            samesite="strict",
+        )  # fmt: skip
+
+
+def wanted_address(cookies: Mapping[str, str]) -> str:
+    """Returns the address, below the page's, that was asked for before the sign-in; empty: none, or not one of ours."""
+    wanted = unquote(cookies.get(WANTED_COOKIE, ""))
+    return wanted if is_of_the_page(wanted) else ""
+
+
+def is_of_the_page(address: str) -> bool:
+    """Returns whether an address leads to a view of this page; after two slashes a browser expects another server."""
+    return (
+        _ADDRESS.fullmatch(address) is not None
+        and len(address) <= LONGEST_WANTED
+        and not address.startswith(NOT_THE_PAGE)
+    )
 
 
 def _opens_the_page(scope: Scope) -> bool:

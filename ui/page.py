@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.errors import PsttError
 from ui import access, data, drafts
-from ui.components import header, leave_warning, problem, sign_in
+from ui.components import header, leave_warning, problem, sign_in, tour
 from ui.components.links import SESSION_PAGES
 from ui.language import t
 from ui.pages import PAGES
@@ -37,6 +37,7 @@ def main() -> None:
         st.stop()
     problem.guarded(drafts.keep_typed)()
     problem.guarded(header.show)()
+    problem.guarded(tour.show)()
     chosen.run()
     problem.guarded(leave_warning.show)()
 

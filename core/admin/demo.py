@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
-
+from core.admin.demo_rows import BARCODE, fill_table
+from core.calendar.cron import previous_scheduled_time
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
+from core.model.job import Job
+from core.model.run import PartitionRange
 from core.records.ledger import Ledger
+from core.records.opened import OpenWorkspace
 from core.records.rights import Caller, require
 from core.sources.sqlite import DIALECT
+from core.workspace.jobs import SUFFIX, parse_job
 from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
@@ -31,21 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["BARCODE", "SLUG", "DemoReadBack", "create_demo", "make_demo", "read_back"]
 
 SLUG = "export-cdg-tracce"
-BARCODE = "572680001120"
-"""The barcode of the row that the documentation follows."""
 
-_TIMEZONE = "Europe/Rome"
 _CONNECTION = "A00-CDG-Collaudo"
 _DATABASE = "demo.sqlite"
 _QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
 _CRON = "0 2 * * *"
-_SEED = 572680
-
-_TABLE = """CREATE TABLE EXPORT_TABLE (
-  BARCODE VARCHAR(13), TRKDATE DATE, OPERATOR NUMERIC(6), MSGTYPE VARCHAR(2), CAUSAL VARCHAR(3), TEST_FLAG VARCHAR(1),
-  PHASE_AT VARCHAR(1), ARRIVETIMESTAMP TIMESTAMP, STATUS VARCHAR(1), TRACK_OFFICE VARCHAR(5), MTF_MTFID NUMERIC(9),
-  DATE_OTHER DATE, CANALE VARCHAR(3), CUSTCODE VARCHAR(10), CUST_SPED VARCHAR(5), IDSPED VARCHAR(10)
-)"""
 
 _SQL = """define DATA='2026-01-17'  --Obbligatorio: Data estrazione (YYYY-MM-DD)
 SELECT BARCODE, TRKDATE, OPERATOR, MSGTYPE, CAUSAL, TEST_FLAG, PHASE_AT, ARRIVETIMESTAMP, STATUS, TRACK_OFFICE,
@@ -85,7 +77,11 @@ _JOB = {
 }
 
 
-def create_demo(folder: Path, rows: int, *, caller: Caller, now: datetime) -> None:
+Opener = Callable[[Path], AbstractContextManager[OpenWorkspace]]
+"""Opens the workspace in a folder."""
+
+
+def create_demo(folder: Path, rows: int, *, days: int, open_workspace: Opener, caller: Caller, now: datetime) -> None:
     """Creates the demo workspace for a caller: the arguments and what it raises are those of `make_demo`.
 
     The audit line is in the ledger of the new workspace, for that of an earlier demo is deleted.
@@ -94,36 +90,52 @@ def create_demo(folder: Path, rows: int, *, caller: Caller, now: datetime) -> No
         AccessRefused: The caller is no admin.
     """
     require(caller, "demo")
-    make_demo(folder, rows, now=now)
+    make_demo(folder, rows, now=now, days=days, open_workspace=open_workspace)
     with Ledger(Workspace(folder).ledger_file) as ledger:
-        ledger.audit.add(caller.name, "demo", "workspace", now, after={"rows": rows})
+        ledger.audit.add(caller.name, "demo", "workspace", now, after={"rows": rows, "days": days})
 
 
-def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
+def make_demo(folder: Path, rows: int, *, now: datetime, days: int = 0, open_workspace: Opener | None = None) -> None:
     """Creates the demo workspace. An existing demo is replaced, its runs and sends are deleted.
 
-    The same `rows` and day give the same table. About one row in 4,000 is bad on purpose, at least 5 from 50 rows on.
+    The same `rows`, `days` and day give the same table. About one row in 4,000 is bad on purpose, at least 5 from 50 rows on.
 
     Args:
         folder: A new or empty folder, one without runs, or an existing demo.
-        rows: Rows that the job reads; the table has 120 more, of other days and of tests.
+        rows: Rows that the job reads; the table has 80 to 120 more, of other days and of tests.
         now: Aware. The rows are of the day that the job's newest scheduled run exports: yesterday, if it is past 02:00.
+        days: How many earlier scheduled times have a history; at 1,000 rows each takes 70 ms.
+        open_workspace: Opens the new workspace for that.
 
     Raises:
         ConfigError: The folder holds files that are not a demo.
         StorageFailed: It cannot be written, or a file of the old demo is open in another program.
     """
-    marker = folder / ".pstt" / "demo"
-    was_demo = marker.is_file()
+    from core.admin.demo_history import make_history, past_runs  # loads pyarrow
+
+    place = Workspace(folder)
+    was_demo = place.is_demo
     if not was_demo:
         _require_unused(folder)
+    job_text = _json(_JOB)
+    job_file = place.queries_dir / f"{SLUG}{SUFFIX}"
+    job = parse_job(job_file, job_text)
+    newest = _newest_scheduled_time(job, now)
+    past = past_runs(job, newest, rows, days)
     try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text("made by python -m core demo, which may make it anew\n", encoding="utf-8")
+        place.state_dir.mkdir(parents=True, exist_ok=True)
+        place.demo_marker.write_text("made by python -m core demo, which may make it anew\n", encoding="utf-8")
         if was_demo:
-            _clear(folder, marker)
-        _write_files(folder)
-        _fill(folder / _DATABASE, rows, _day_asked_for(now))
+            _clear(folder, place.demo_marker)
+        place.queries_dir.mkdir(exist_ok=True)
+        _write(place.connections_file, _json(_CONNECTIONS))
+        _write(place.queries_dir / _QUERY, _SQL)
+        fill_table(folder / _DATABASE, rows, newest.date() - timedelta(days=1), [run.data for run in past])
+        if past and open_workspace is not None:
+            with open_workspace(folder) as opened:
+                make_history(opened, job, job_text, past, now)
+        # Last: a runner that works here knows the job from now on, and catches nothing up.
+        _write(job_file, job_text)
     except (OSError, sqlite3.Error) as error:
         raise StorageFailed(
             f"the demo cannot be made in {folder}",
@@ -156,6 +168,8 @@ def _clear(folder: Path, marker: Path) -> None:
     """Deletes the files of an earlier demo. The marker stays, so that an interrupted demo can be created again."""
     for name in ("logs", "exports"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for job_file in folder.glob(f"queries/{SLUG}{SUFFIX}"):  # not known to a runner before its history is made
+        job_file.unlink()
     stale = [*folder.glob("metrics.duckdb*"), *folder.glob(f"{_DATABASE}*")]
     for path in [*stale, *marker.parent.iterdir()]:
         if path.is_dir():
@@ -164,129 +178,20 @@ def _clear(folder: Path, marker: Path) -> None:
             path.unlink()
 
 
-def _write_files(folder: Path) -> None:
-    (folder / "queries").mkdir(exist_ok=True)
-    texts = {
-        folder / "connections.json": _json(_CONNECTIONS),
-        folder / "queries" / _QUERY: _SQL,
-        folder / "queries" / f"{SLUG}.job.json": _json(_JOB),
-    }
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8", newline="\n")
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _day_asked_for(now: datetime) -> date:
-    """Returns the value of `{date-1}` for a run now: the day before the newest scheduled time."""
-    local = now.astimezone(ZoneInfo(_TIMEZONE)) + timedelta(seconds=1)
-    newest: datetime = next(CronSim(_CRON, local, reverse=True))
-    return newest.date() - timedelta(days=1)
-
-
-Row = dict[str, Any]
-
-_SPOILERS: tuple[Callable[[Row], None], ...] = (
-    lambda row: row.update(BARCODE=None),
-    lambda row: row.update(OPERATOR="N/D"),
-    lambda row: row.update(DATE_OTHER="31/02/2026"),
-    lambda row: row.update(MTF_MTFID=float("inf")),
-    lambda row: row.update(DATE_OTHER="0000-00-00"),
-)
-"""Values found in old tables: no key, text in a numeric column, dates that do not exist, an overflowed number."""
-
-
-def _fill(file: Path, rows: int, day: date) -> None:
-    """Fills the table in one transaction without fsync: an interrupted demo is created again."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode=OFF")
-        db.execute("PRAGMA synchronous=OFF")
-        db.execute("BEGIN")
-        db.execute(_TABLE)
-        marks = ", ".join("?" * 16)
-        db.executemany(f"INSERT INTO EXPORT_TABLE VALUES ({marks})", _table_rows(rows, day))  # noqa: S608 - only marks
-        db.execute("CREATE INDEX EXPORT_TABLE_TRKDATE ON EXPORT_TABLE (DATE(TRKDATE))")
-        db.execute("COMMIT")
-
-
-def _table_rows(rows: int, day: date) -> Iterator[tuple[Any, ...]]:
-    make = partial(_row, random.Random(_SEED))  # noqa: S311 - the same rows each time
-    bad = max(min(5, rows // 10), rows // 4000)
-    spoilt = {(i + 1) * rows // (bad + 1): _SPOILERS[i % len(_SPOILERS)] for i in range(bad)}
-    yield tuple(_first_row(day).values())
-    for number in range(1, rows):
-        row = make(number, day, share=number / rows)
-        if number in spoilt:
-            spoilt[number](row)
-        yield tuple(row.values())
-    for number in range(rows, rows + 40):  # rows that the query excludes: neighbouring days and tests
-        yield tuple(make(number, day - timedelta(days=1), share=0.9).values())
-        yield tuple(make(number + 40, day + timedelta(days=1), share=0.1).values())
-        yield tuple((make(number + 80, day, share=0.5) | {"TEST_FLAG": "S"}).values())
-
-
-def _first_row(day: date) -> Row:
-    """Returns the row that the documentation follows."""
-    return {
-        "BARCODE": BARCODE,
-        "TRKDATE": day.isoformat(),
-        "OPERATOR": 848,
-        "MSGTYPE": "M3",
-        "CAUSAL": "RKE",
-        "TEST_FLAG": "N",
-        "PHASE_AT": "W",
-        "ARRIVETIMESTAMP": f"{day} 11:50:32.665000",
-        "STATUS": "N",
-        "TRACK_OFFICE": "38713",
-        "MTF_MTFID": 9,
-        "DATE_OTHER": day.isoformat(),
-        "CANALE": "SGU",
-        "CUSTCODE": "0030526661",
-        "CUST_SPED": "PS6",
-        "IDSPED": "S2132224",
-    }
-
-
-def _row(chance: random.Random, number: int, day: date, *, share: float) -> Row:
-    """Returns one event of one parcel; `share` (0 to 1) is its time in the working day (05:00 to 22:00)."""
-    pick = chance.random
-    parcel = int(BARCODE) + 7 * number
-    if number % 50 == 0:  # an old series with leading zeros
-        parcel -= 570_000_000_000
-    arrived = datetime(day.year, day.month, day.day, 5) + timedelta(hours=17 * share, milliseconds=int(pick() * 900))  # noqa: DTZ001 - the table has local times
-    channel, sender = _CHANNELS[int(pick() * len(_CHANNELS))]
-    kind, causal, phase = _EVENTS[int(pick() * len(_EVENTS))]
-    return {
-        "BARCODE": f"{parcel:012d}",
-        "TRKDATE": day.isoformat(),
-        "OPERATOR": 800 + int(pick() * 120),
-        "MSGTYPE": kind,
-        "CAUSAL": causal,
-        "TEST_FLAG": "N",
-        "PHASE_AT": phase,
-        "ARRIVETIMESTAMP": arrived.isoformat(" ", "microseconds"),
-        "STATUS": "N" if pick() < 0.95 else "R",
-        "TRACK_OFFICE": f"{10_000 + int(pick() * 60_000)}",
-        "MTF_MTFID": 1 + int(pick() * 12),
-        "DATE_OTHER": (day - timedelta(days=int(pick() * 3))).isoformat() if pick() < 0.9 else None,
-        "CANALE": channel,
-        "CUSTCODE": f"{30_000_000 + int(pick() * 900_000):010d}",
-        "CUST_SPED": sender,
-        "IDSPED": f"S{2_000_000 + int(pick() * 500_000)}",
-    }
-
-
-_CHANNELS = (("SGU", "PS6"), ("SGU", "PS1"), ("WEB", "PW2"), ("RIT", "PS6"), (None, "PX9"))
-_EVENTS = (
-    ("M1", "ACC", "A"),
-    ("M2", "SMI", "L"),
-    ("M3", "RKE", "W"),
-    ("M3", "CNS", "D"),
-    ("M4", "GIA", "D"),
-    ("M4", "RSO", "R"),
-)
+def _newest_scheduled_time(job: Job, now: datetime) -> datetime:
+    """Returns the newest scheduled time of the job, in its time zone: a run now exports the day before."""
+    newest = previous_scheduled_time(job, now)
+    if newest is None:
+        raise ValueError("the demo's job has a calendar")
+    return newest.astimezone(ZoneInfo(job.timezone))
 
 
 @dataclass(slots=True)
@@ -294,7 +199,7 @@ class DemoReadBack:
     """What a topic holds, read by a separate client, and one of its messages."""
 
     count: int = 0
-    """Messages ever written to the topic, by its offsets."""
+    """Messages written to the topic, by its offsets: ever, or since the run that is read."""
     read: int = 0
     """Messages read; fewer than `count` if the mock broker dropped the oldest (it keeps 5 MB a partition)."""
     ids: set[str] = field(default_factory=set, repr=False)
@@ -309,12 +214,15 @@ class DemoReadBack:
         return self.read - len(self.ids)
 
 
-def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> DemoReadBack:
+def read_back(
+    bootstrap: str, topic: str, *, timeout_s: float, sent: Sequence[PartitionRange] | None = None
+) -> DemoReadBack:
     """Reads a topic from its first message to the last one at the time of the call.
 
     Args:
         bootstrap: `host:port`, also of a mock broker in this process.
         topic: An existing topic.
+        sent: Reads from the first message of this run on; None: everything.
         timeout_s: For the whole read, in seconds.
 
     Raises:
@@ -338,7 +246,8 @@ def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> DemoReadBack:
         logger=quiet,
     )
     try:
-        return _read_all(consumer, topic, deadline)
+        first = {part.partition: part.first_offset for part in sent or ()}
+        return _read_all(consumer, topic, deadline, first if sent is not None else None)
     except KafkaException as error:
         raise _not_read(topic, bootstrap, error.args[0].str()) from None
     except TimeoutError as error:
@@ -347,16 +256,18 @@ def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> DemoReadBack:
         consumer.close()
 
 
-def _read_all(consumer: Consumer, topic: str, deadline: float) -> DemoReadBack:
+def _read_all(consumer: Consumer, topic: str, deadline: float, first: dict[int, int] | None) -> DemoReadBack:
     from confluent_kafka import KafkaException
 
     seen = DemoReadBack()
     left: dict[int, int] = {}
+    begins: dict[int, int] = {}
     for part, low, high in _offsets(consumer, topic, deadline):
-        seen.count += high
-        if high > low:
-            left[part] = high
-    _assign(consumer, topic, left)
+        begin = first.get(part, high) if first is not None else 0
+        seen.count += high - begin
+        if high > max(low, begin):
+            left[part], begins[part] = high, max(low, begin)
+    _assign(consumer, topic, begins)
     while left:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{seen.read:,} of {seen.count:,} messages were read")
@@ -382,10 +293,10 @@ def _offsets(consumer: Consumer, topic: str, deadline: float) -> Iterator[tuple[
         yield part, low, high
 
 
-def _assign(consumer: Consumer, topic: str, parts: dict[int, int]) -> None:
-    from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+def _assign(consumer: Consumer, topic: str, begins: dict[int, int]) -> None:
+    from confluent_kafka import TopicPartition
 
-    consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts])
+    consumer.assign([TopicPartition(topic, part, begin) for part, begin in begins.items()])
 
 
 def _add(seen: DemoReadBack, message: Message) -> None:

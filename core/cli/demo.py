@@ -24,23 +24,29 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def demo(
-    rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="Rows in the demo table.")] = 20_000,
+    rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="Rows that the job reads.")] = 1_000,
+    days: Annotated[
+        int | None, typer.Option(min=0, max=380, help="Earlier days with a history. Default: 60, fewer with many rows.")
+    ] = None,
     workspace: Annotated[Path, typer.Option("--workspace", metavar="DIR", help="Where the demo is made.")] = Path(
         "demo"
     ),
     as_json: JsonOption = False,
 ) -> None:
     """Makes a workspace with a database and a broker of its own, runs its job, and reads the topic back."""
-    from core.run.execute import servers_of_plan  # loads pyarrow
+    from core.admin.demo_history import days_for, simulated_past  # loads pyarrow
+    from core.run.execute import servers_of_plan
 
-    create_demo(workspace, rows, caller=local_caller(), now=now())
+    days = days_for(rows) if days is None else days
+    create_demo(workspace, rows, days=days, open_workspace=App.open, caller=local_caller(), now=now())
     with App.open(workspace) as opened:
         plan = opened.plan(opened.job(SLUG), now=now(), asked_by="demo")
         run = execute_plan(opened, plan, as_json=as_json)
-        topic = read_back(servers_of_plan(opened, plan), plan.topic, timeout_s=10)
+        topic = read_back(servers_of_plan(opened, plan), plan.topic, timeout_s=10, sent=run.partitions)
+        past = simulated_past(opened, plan.job, plan.scheduled_at)
         if as_json:
-            print_json(demo_document(run, topic))
+            print_json(demo_document(run, topic, past))
         else:
-            print_lines([*run_lines(run, opened.rejects(run)), *demo_lines(run, topic, workspace)])
+            print_lines([*run_lines(run, opened.rejects(run)), *demo_lines(run, topic, past, workspace)])
     if run.state != "succeeded":  # some of the demo's rows are there to be rejected
         raise typer.Exit(exit_code(run))

@@ -5,6 +5,7 @@ Times are ISO 8601 in UTC, sizes bytes, durations seconds unless a key ends in `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from core.model.run import Plan
     from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
+    from core.records.outcomes import ScheduledOutcome
     from core.records.retention import RolledUpResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
@@ -233,10 +235,11 @@ def dry_run_document(tried: DryRun) -> dict[str, Any]:
     return run_document(tried.run) | {"dry_run": True, "reasons": reject_reasons(tried.rejects)}
 
 
-def demo_document(run: Run, topic: DemoReadBack) -> dict[str, Any]:
-    """Returns the run of the demo, with the number of messages on the topic and one of them."""
+def demo_document(run: Run, topic: DemoReadBack, past: Sequence[ScheduledOutcome]) -> dict[str, Any]:
+    """Returns the run of the demo, with its messages on the topic, one of them, and how many simulated days ended how."""
     example = {"key": topic.key, "headers": topic.headers, "value": topic.value}
-    return run_document(run) | {"topic_count": topic.count, "example": example}
+    simulated = dict(Counter(outcome.state for outcome in past))
+    return run_document(run) | {"topic_count": topic.count, "example": example, "simulated_days": simulated}
 
 
 def preview_document(plan: Plan, seen: Preview) -> dict[str, Any]:

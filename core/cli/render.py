@@ -5,6 +5,7 @@ A problem has four parts: what failed, on what, why, what to do next.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from core.notify.delivery import DeliveryResult
     from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
+    from core.records.outcomes import ScheduledOutcome
     from core.records.retention import RolledUpResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
@@ -180,9 +182,10 @@ def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> lis
     return [f"replay of run {plan.of_run}{where}: {what}", *notes]
 
 
-def demo_lines(run: Run, topic: DemoReadBack, workspace: Path) -> list[str]:
-    """Returns one message of the demo's topic and the commands to try next."""
+def demo_lines(run: Run, topic: DemoReadBack, past: Sequence[ScheduledOutcome], workspace: Path) -> list[str]:
+    """Returns one message of the demo's topic, what happened on its simulated days, and the commands to try next."""
     option = f"--workspace {workspace}"
+    failed = next((outcome.run.run_id for outcome in reversed(past) if outcome.state == "failed" and outcome.run), None)
     return [
         f"  read back  {topic.count:,} messages on {run.topic}; one of them:",
         "",
@@ -190,12 +193,20 @@ def demo_lines(run: Run, topic: DemoReadBack, workspace: Path) -> list[str]:
         *(f"  header {name} = {value}" for name, value in topic.headers.items()),
         f"  value  {topic.value}",
         "",
+        *([f"{len(past)} days before it are simulated: {_states_in_words(past)}", ""] if past else []),
         "Next:",
         f"  python -m core find {topic.key} {option}        where is one barcode?",
         f"  python -m core preview {run.job} {option}   the exact messages, before they are sent",
         f"  python -m core rejects {run.run_id} {option}        the rows that could not be sent, and why",
-        "  README.md: your own database, your own broker",
+        *([f"  python -m core show {failed} {option}           the day that failed, and why"] if failed else []),
+        "  README.md: the page with a tour of five steps, your own database, your own broker",
     ]
+
+
+def _states_in_words(outcomes: Sequence[ScheduledOutcome]) -> str:
+    """Returns how many outcomes have which state, the most frequent first."""
+    counted = Counter(outcome.state for outcome in outcomes)
+    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counted.most_common())
 
 
 def preview_lines(plan: Plan, seen: Preview) -> list[str]:

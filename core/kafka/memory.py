@@ -24,7 +24,7 @@ from core.errors import (
 )
 from core.model.publisher import Batch, Delivery, LogSpan, TopicInfo, TopicState
 
-__all__ = ["MemoryPublisher", "MemoryRecord"]
+__all__ = ["MemoryPublisher", "MemoryRecord", "PendingMessage"]
 
 Fail = Callable[[str, bytes | None, bytes | None, int], PsttError | None]
 """(Topic, key, value, attempt from 1) → the error of this attempt, or None for success."""
@@ -45,7 +45,7 @@ class MemoryRecord:
 
 
 @dataclass(slots=True)
-class _PendingMessage:
+class PendingMessage:
     """A message that is published and not yet reported."""
 
     delivery: Delivery
@@ -77,6 +77,7 @@ class MemoryPublisher:
         topics_made: Existing topics; None: every topic is created on first use.
         clock: Monotonic seconds.
         sleep: Waits that many seconds.
+        unix_us: Unix time in µs, of each publishing.
     """
 
     fail: Fail | None = None
@@ -92,11 +93,12 @@ class MemoryPublisher:
     topics_made: Iterable[str] | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    unix_us: Callable[[], int] = lambda: time.time_ns() // 1000
     records: dict[str, list[MemoryRecord]] = field(default_factory=dict)
     """Topic → the committed records, in the order of acknowledgement."""
     transactions: int = 0
     """Number of committed transactions."""
-    _queue: deque[_PendingMessage] = field(default_factory=deque)
+    _queue: deque[PendingMessage] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
     _newest: dict[tuple[str, int], int] = field(default_factory=dict)
     """(Topic, partition) → the last acknowledged offset."""
@@ -132,14 +134,14 @@ class MemoryPublisher:
         key, value = batch.keys[index], batch.values[index]
         delivery.errors.pop(index, None)
         delivery.attempts[index] += 1
-        delivery.sent_at_us[index] = time.time_ns() // 1000
+        delivery.sent_at_us[index] = self.unix_us()
         if _size(key, value) > self.max_request_size_bytes:
             delivery.errors[index] = self._too_large(batch.topic, _size(key, value))
             return
         while len(self._queue) >= self.max_in_flight:
             self.poll(0.1)
         delivery.pending += 1
-        item = _PendingMessage(delivery, index, self.clock(), self._partition_of(batch, index))
+        item = PendingMessage(delivery, index, self.clock(), self._partition_of(batch, index))
         item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
         item.error = refusal or item.error
         self._queue.append(item)
@@ -298,7 +300,7 @@ class MemoryPublisher:
             remedy="shorten the row, or raise KAFKA_MAX_REQUEST_SIZE and max.message.bytes of the topic",
         )
 
-    def _report(self, item: _PendingMessage) -> None:
+    def _report(self, item: PendingMessage) -> None:
         delivery, index = item.delivery, item.index
         delivery.pending -= 1
         if item.error is not None:

@@ -13,6 +13,7 @@ from core.errors import ConfigError, PsttError
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import CLIENT_ID, client_config, translated
+from core.kafka.mock_cluster import resolved
 from core.model.connection import Cluster
 
 __all__ = ["TopicMessage", "cluster_id", "read_message"]
@@ -52,16 +53,17 @@ def read_message(
         clock: Monotonic seconds.
 
     Raises:
-        ConfigError: The cluster was a demo's, which existed only in the process of its run.
+        ConfigError: The cluster is a mock one outside of a demo, which existed only in the process of its run.
         BrokerUnavailable, NotAuthorised, TopicMissing: The record cannot be read.
         PsttError: The record is not on the topic any more; the text says why.
     """
-    if cluster.mock_brokers:
+    if cluster.mock_brokers and cluster.kept_in is None:
         raise ConfigError(
             f'messages on "{cluster.name}" cannot be read again',
-            why="a demo's broker lives inside the process of each run and ends with it",
+            why="a mock broker lives inside the process of each run and ends with it",
             remedy="use a cluster of your own: README.md",
         )
+    cluster = resolved(cluster)
     diagnosis = Diagnosis(cluster, clock=clock, use="read")
     consumer = _consumer(cluster, diagnosis, clock)
     try:

@@ -47,8 +47,8 @@ QUEUED_KBYTES = 8_192
 
 PageEnd = Literal["full", "end", "bound"]
 """Why a page ends: it is full; everything was read; so many messages were looked through, or so long."""
-Matches = Callable[[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]], bool]
-"""(Key, value, headers) → whether the message is wanted."""
+Matches = Callable[[bytes | None, bytes | None, Callable[[], Any]], bool]
+"""(Key, value, function that returns the list of headers or None) → whether the message is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +252,8 @@ class TopicReader:
                 if not complete and not examined:
                     raise self._nothing_in_time(limits.seconds)
                 size = self._next_size(size, len(empty))
+                if matches is None:
+                    size = min(size, limits.messages)
                 continue
             if (message := _next_of(parts, newest_first=newest_first)) is None:
                 end = "end"
@@ -335,10 +337,10 @@ class TopicReader:
         size = len(value or b"")
         # A quick mean that follows the sizes: the window has to fit into memory, not to be exact.
         self._mean_bytes = max(size, (self._mean_bytes * 7 + size) // 8)
+        if matches is not None and not matches(key, value, message.headers):
+            return
         given: Any = message.headers()  # a list of pairs; its stubs know a dict too
         headers: tuple[tuple[str, bytes | None], ...] = tuple(given or ())
-        if matches is not None and not matches(key, value, headers):
-            return
         is_whole = size <= limits.kept_bytes and self._kept + size <= limits.page_bytes
         kept = value if is_whole or value is None else value[: limits.excerpt_bytes]
         self._kept += len(kept or b"")

@@ -96,10 +96,14 @@ def _described(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: floa
 
 
 def _of_mock(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: float) -> TopicState:
-    """Mock brokers have no controller, so a describe request would never be answered."""
+    """Mock brokers have no controller, so a describe request would never be answered.
+
+    Their cluster has another id in each process, which does not identify the one of a demo.
+    """
     found = admin.list_topics(topic, timeout=timeout_s)
     spans = _spans(admin, topic, found.topics[topic].partitions, timeout_s)
-    return TopicState(topic, found.cluster_id or "", cluster.bootstrap_servers, "", spans)
+    cluster_id = "" if cluster.kept_in else found.cluster_id or ""
+    return TopicState(topic, cluster_id, cluster.bootstrap_servers, "", spans)
 
 
 def _cluster_id(admin: AdminClient, timeout_s: float) -> str:

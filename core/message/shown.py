@@ -23,6 +23,7 @@ ShownForm = Literal["null", "json", "text", "hex"]
 MOST_DECODED = 2_000_000
 """Bytes of a value that are decoded by its schema: 10 MB of Avro take seconds."""
 MOST_HEX = 4_096
+MOST_LEVELS = 100
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LARGEST_EXACT = 2**53
 """JavaScript, and so the tree of a browser, has no larger whole numbers."""
@@ -107,7 +108,7 @@ def exact_tree(text: str) -> tuple[Any, bool]:
         The tree, and whether every number is one: those that a browser would round are texts.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: It is not JSON, or is nested too deeply.
     """
     rounded: list[str] = []
 
@@ -127,7 +128,24 @@ def exact_tree(text: str) -> tuple[Any, bool]:
         tree = json.loads(text, parse_int=whole, parse_float=fraction)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if _is_deep(tree):
+        raise ValueError("nested too deeply")
     return tree, not rounded
+
+
+def _is_deep(tree: Any) -> bool:
+    """Returns whether a tree is nested so deeply that nobody can read it, nor a browser draw it."""
+    level = [tree]
+    for _ in range(MOST_LEVELS):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _is_json(text: str) -> bool:

@@ -244,6 +244,8 @@ class Cluster:
     log_level: LogLevel = "INFO"
     mock_brokers: int = 0
     """More than 0: this process starts a mock cluster (demo), and bootstrap_servers is ignored."""
+    kept_in: Path | None = None
+    """Folder that keeps the messages of mock brokers from one process to the next; None: they end with the process."""
     schema_registry: SchemaRegistry | None = None
     """None: its messages are JSON without a schema."""
 

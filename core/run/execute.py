@@ -32,6 +32,7 @@ from core.run.executors import open_executor
 from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
 from core.run.incremental import with_window
+from core.run.kept_messages import kept_messages
 from core.run.live_progress import published
 from core.run.metrics_update import update_metrics
 from core.run.observation import NOT_OBSERVED, RunObserver
@@ -154,16 +155,23 @@ def _run(
             if plan.output is not None:
                 run = run_export(plan, source, opened.workspace, ledger, context=context, folder=scratch)
             else:
-                run = _run_to_kafka(opened, plan, source, ledger, context, scratch)
+                cluster = cluster_of_plan(opened, plan)
+                with nullcontext() if is_dry else kept_messages(cluster):
+                    run = _run_to_kafka(opened, plan, cluster, source, ledger, context, scratch)
             _log_verdict(run, dry_run=is_dry)
     observer.ended(run)
     return run
 
 
 def _run_to_kafka(
-    opened: OpenWorkspace, plan: Plan, source: Source, ledger: Ledger, context: RunContext, scratch: Path | None
+    opened: OpenWorkspace,
+    plan: Plan,
+    cluster: Cluster,
+    source: Source,
+    ledger: Ledger,
+    context: RunContext,
+    scratch: Path | None,
 ) -> Run:
-    cluster = cluster_of_plan(opened, plan)
     context = replace(context, schemas=schemas_of(plan.job, cluster, registers=scratch is None))
     once = _exactly_once(opened, plan, context.now(), scratch)
     publisher = _publisher(opened, plan, cluster, once, dry_run=scratch is not None)

@@ -10,6 +10,7 @@ from core.kafka.service import KafkaService
 from core.records.opened import OpenWorkspace
 from core.records.rights import Caller, require
 from core.records.spool import Spool
+from core.run.kept_messages import kept_messages
 from core.run.metrics_update import update_metrics
 
 __all__ = ["send_message"]
@@ -41,7 +42,7 @@ def send_message(
     chosen = opened.connections.cluster(cluster, opened.settings)
     spool = Spool(opened.workspace.spool_dir, run_id=secrets.token_hex(5), job="")
     try:
-        with KafkaService(chosen, recorder=spool.record) as service:
+        with kept_messages(chosen), KafkaService(chosen, recorder=spool.record) as service:
             result = service.send_message(topic, key, value)
             spool.destination = service.destination(topic)
     finally:

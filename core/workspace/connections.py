@@ -306,7 +306,9 @@ class Connections:
         )
         values["client_options"] = tuple(sorted((values["client_options"] or {}).items()))
         registry = self._registry_of(entry, position)
-        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), schema_registry=registry, **values)
+        mock_brokers = entry.get("mock_brokers", 0)
+        kept_in = self._workspace.kept_topics_dir if mock_brokers and self._workspace.is_demo else None
+        return Cluster(name=label, mock_brokers=mock_brokers, kept_in=kept_in, schema_registry=registry, **values)
 
     def _registry_of(self, entry: Mapping[str, Any], position: tuple[str | int, ...]) -> SchemaRegistry | None:
         """Returns the registry of a cluster: its own, else that of the file."""

@@ -89,6 +89,21 @@ class Workspace:
         return self.state_dir / "ledger.sqlite"
 
     @property
+    def demo_marker(self) -> Path:
+        """A file that only a demo has: its runs and sends are made anew by `python -m core demo`."""
+        return self.state_dir / "demo"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether `python -m core demo` made this workspace."""
+        return self.demo_marker.is_file()
+
+    @property
+    def kept_topics_dir(self) -> Path:
+        """The messages of a demo's mock broker."""
+        return self.state_dir / "demo-topics"
+
+    @property
     def edits_file(self) -> Path:
         """Versions of SQL files, and what was typed on the page and is not saved."""
         return self.state_dir / "edits.sqlite"

@@ -525,7 +525,7 @@ def test_a_workspace_that_is_not_there_is_said(tmp_path):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    done = run_command("demo", "--rows", "3000", "--json", env=environment(measured=True), cwd=folder)
+    done = run_command("demo", "--rows", "3000", "--days", "0", "--json", env=environment(measured=True), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -567,7 +567,7 @@ def test_every_command_over_the_demo_prints_one_json_document(demo):
 def test_the_demo_can_be_made_again(demo, tmp_path):
     folder = tmp_path / "again"
     shutil.copytree(demo[0], folder)
-    done = run_command("demo", "--rows", "500", env=environment(measured=True), cwd=folder)
+    done = run_command("demo", "--rows", "500", "--days", "0", env=environment(measured=True), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "◐ complete with rejects" in done.stdout
     assert "python -m core find" in done.stdout

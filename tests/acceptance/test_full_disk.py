@@ -38,7 +38,9 @@ READING = (
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a run; its sends are in the spool and in metrics.duckdb."""
     folder = tmp_path_factory.mktemp("worked") / "ws"
-    done = run_command("demo", "--rows", "200", "--workspace", folder, env=environment(), cwd=folder.parent)
+    done = run_command(
+        "demo", "--rows", "200", "--days", "0", "--workspace", folder, env=environment(), cwd=folder.parent
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

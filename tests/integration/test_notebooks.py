@@ -26,7 +26,9 @@ KERNEL = {
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks") / "demo"
-    done = run_command("demo", "--rows", "2000", "--workspace", folder, env=environment(), cwd=folder.parent)
+    done = run_command(
+        "demo", "--rows", "2000", "--days", "0", "--workspace", folder, env=environment(), cwd=folder.parent
+    )
     assert done.returncode in (0, 1), done.stderr
     return folder
 

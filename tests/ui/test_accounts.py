@@ -7,15 +7,23 @@ import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 
 from core.admin.demo import SLUG, make_demo
 from core.records.accounts import FREE_ATTEMPTS, Accounts
 from core.workspace.paths import Workspace
 from tests.rigs.callers import caller
 from tests.rigs.workspace import ROOT, command, environment
-from tests.ui.rest import PASSWORD, add_user, audit, bearer, client, sign_in, token
+from tests.ui.rest import HOST, PASSWORD, add_user, audit, bearer, client, sign_in, token
+from ui.api import api
+from ui.http_security import SignInFirst
 
 SUMMARY = "/api/kafka/metrics/summary"
 JOBS = "/api/scheduler/scheduling"
@@ -132,6 +140,41 @@ def test_a_user_signs_in_works_and_signs_out(asked, folder):
     form = page.split('name="form" value="')[1].split('"')[0]
     assert asked.post("/api/signout", data={"form": form}, follow_redirects=False).status_code == 303
     assert asked.get(JOBS).status_code == 401
+
+
+@pytest.fixture
+def page(folder):
+    """The page's addresses behind the redirect to the form, and REST beside them."""
+    routes = [Mount("/api", api), Route("/{rest:path}", lambda _: PlainTextResponse("the page"))]
+    return TestClient(Starlette(routes=routes, middleware=[Middleware(SignInFirst)]), base_url=HOST)
+
+
+@pytest.mark.parametrize("wanted", ["/run?run=ab12&workspace=Rome", "/jobs", "/alerts?x=%2F%2Fevil.example.com"])
+def test_after_the_sign_in_one_is_where_one_wanted_to_go(page, folder, wanted):
+    add_user(folder, "maria", "operator")
+    asked = page.get(wanted, headers={"Accept": "text/html"}, follow_redirects=False)
+    assert (asked.status_code, asked.headers["Location"]) == (303, "/api/signin")
+    assert sign_in(page, "maria").headers["Location"] == wanted
+    assert "pstt_wanted" not in page.cookies
+    assert sign_in(page, "maria").headers["Location"] == "/"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "//evil.example.com",
+        "/\\evil.example.com",
+        "https://evil.example.com",
+        "/api/signout",
+        "/x y",
+        "",
+        "/" + "a" * 3000,
+    ],
+)
+def test_a_sign_in_leads_to_no_other_server_and_not_out_again(page, folder, wanted):
+    add_user(folder, "maria", "operator")
+    page.cookies.set("pstt_wanted", quote(wanted, safe=""))
+    assert sign_in(page, "maria").headers["Location"] == "/"
 
 
 def test_a_viewer_is_told_that_an_operator_may_do_this(asked, folder):

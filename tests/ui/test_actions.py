@@ -665,7 +665,8 @@ CASES = [
          cli=lambda p, _: p.cli("token", "revoke", "old"),
          page=of_accounts(lambda accounts, by, now: accounts.revoke_token("old", by=by, now=now))),
     Case("demo", ("demo", "workspace"), job_name(SLUG), an_empty_folder,
-         cli=lambda p, _: p.cli("demo", "--rows", "50", given=4), page=lambda p, _: changes.fill_with_demo()),
+         cli=lambda p, _: p.cli("demo", "--rows", "50", "--days", "0", given=4),
+         page=lambda p, _: changes.fill_with_demo(days=0)),
 ]  # fmt: skip
 FRONTS = [(case, front) for case in CASES for front in ("cli", "rest", "page") if getattr(case, front)]
 REFUSING = [(case, front) for case, front in FRONTS if front != "cli"]

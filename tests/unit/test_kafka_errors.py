@@ -277,3 +277,13 @@ def test_a_code_that_a_newer_librdkafka_brings_is_as_retriable_as_librdkafka_say
         ours = librdkafka.translated(diagnosis(), Newer(retriable), "orders", None)  # type: ignore[arg-type]
         assert ours.is_retriable is retriable
         assert "a new error" in str(ours)
+
+
+def test_a_missing_right_is_named_after_what_the_client_does():
+    writes, reads = Diagnosis(CLUSTER), Diagnosis(CLUSTER, use="read")
+    assert 'may not write to topic "t"' in str(writes.of_family("denied", "", "t"))
+    denied = reads.of_family("denied", "", "t")
+    assert 'may not read topic "t"' in str(denied)
+    assert "Describe and Read" in denied.remedy
+    assert "Describe" in reads.of_family("denied_cluster", "no", "").remedy
+    assert "cannot be read now" in str(reads.of_family("busy", "no leader", "t"))

@@ -158,7 +158,7 @@ def test_two_processes_write_whole_lines_into_one_file(tmp_path):
 def demo(tmp_path_factory):
     """A workspace that needs no server."""
     folder = tmp_path_factory.mktemp("logged")
-    done = run_command("demo", "--rows", "300", env=environment(), cwd=folder)
+    done = run_command("demo", "--rows", "300", "--days", "0", env=environment(), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "demo"
 

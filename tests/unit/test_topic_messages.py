@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from core.admin.topic_messages import MessageQuery, browse, consumer_groups, message_at
+from core.admin.topic_messages import MessageQuery, browse, consumer_groups, message_at, message_of_run
+from core.app import App
 from core.cli.main import app
 from core.errors import AccessRefused, ConfigError, PsttError, TopicMissing
 from core.kafka.mock_cluster import resolved
 from core.model.connection import Cluster
+from core.model.run import PartitionRange
 from core.records.rights import local_caller
 from tests.rigs.callers import caller
+from tests.unit.test_ledger import a_plan
 
 CLUSTER = Cluster("messages of a test", "", mock_brokers=1)
 TOPIC = "browsed"
@@ -72,6 +76,7 @@ def test_messages_are_chosen_by_key_value_partition_and_offset():
         ({"partitions": (0, 9)}, "no partition 9"),
         ({"first_offset": 5, "last_offset": 4}, "after offset 4"),
         ({"since": NOW, "until": NOW}, "time range is empty"),
+        ({"since": NOW}, "does not find messages by their time"),
         ({"limit": 0}, "1 to 500 messages"),
         ({"limit": 501}, "1 to 500 messages"),
         ({"rest": "0:1-2;1:3-4"}, "not named as the page before"),
@@ -108,7 +113,7 @@ def test_one_message_is_read_whole_and_one_that_is_not_there_says_so():
 
 def test_the_brokers_of_a_demo_say_that_they_list_no_groups():
     found = consumer_groups(CLUSTER, TOPIC)
-    assert (found.groups, found.note) == ((), "the broker of a demo does not list consumer groups")
+    assert (found.groups, found.note) == ((), "a mock broker does not list consumer groups")
 
 
 def run(*words, given=0):
@@ -151,3 +156,77 @@ def test_an_option_that_cannot_be_read_is_refused(workspace):
     for words in (("--at", "4711"), ("--since", "yesterday"), ("--key", "a", "--key-contains", "b")):
         done = CliRunner().invoke(app, ["messages", TOPIC, *words, *there])
         assert isinstance(done.exception, ConfigError)
+
+
+def test_keys_that_are_no_text_are_found_by_their_digits_and_those_with_a_schema_by_their_text():
+    producer = Producer({"bootstrap.servers": resolved(CLUSTER).bootstrap_servers})
+    for key in (b"\xfe\x01", "perché", b"\0\0\0\0\x07\x04ab"):
+        producer.produce("keys", "v", key, partition=0)
+    assert producer.flush(30) == 0
+
+    def found(**asked):
+        return [m.key.text for m in browse(CLUSTER, "keys", MessageQuery(**asked), caller=ME).messages]
+
+    assert found(key="fe 01") == ["fe 01"]
+    assert found(key="rch", key_match="contains") == ["perché"]
+    assert found(key="ab", key_match="contains") == ["00 00 00 00 07 04 61 62"]
+
+
+# ── the messages of a run ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def a_run(workspace):
+    """An opened workspace and a run, between whose messages there are those of other programs."""
+    producer = Producer({"bootstrap.servers": resolved(CLUSTER).bootstrap_servers})
+    topic = f"run-{workspace.name}"
+    for partition, runs in ((0, "a-b-aa"), (2, "bab")):
+        for n, run in enumerate(runs):
+            headers = {"message_id": f"{partition}{n}", "run_id": run} if run != "-" else None
+            producer.produce(topic, "{}", f"{partition}@{n}", partition=partition, headers=headers)
+    assert producer.flush(30) == 0
+    with App.open(workspace, {}, log=False) as opened:
+        started = opened.ledger.start(a_plan(), NOW)
+        ranges = (PartitionRange(topic, 0, 0, 5, 3), PartitionRange(topic, 2, 1, 1, 1))
+        yield opened, replace(started, run_id="a", cluster=CLUSTER.name, partitions=ranges, acknowledged=4)
+
+
+def steps(opened, run, place, step):
+    """Returns the places of messages, one after the other in a direction, as buttons would go."""
+    seen = []
+    while True:
+        found = message_of_run(opened, run, place, step=step if seen or step < 0 else 0, caller=ME)
+        seen.append(found.message.key.text)
+        place = found.message.stored.partition, found.message.stored.offset
+        if not (found.has_next if step > 0 else found.has_previous):
+            return seen
+
+
+def test_the_messages_of_a_run_are_read_in_both_directions_past_those_of_others(a_run):
+    opened, run = a_run
+    assert steps(opened, run, None, 1) == ["0@0", "0@4", "0@5", "2@1"]
+    assert steps(opened, run, (2, 2), -1) == ["2@1", "0@5", "0@4", "0@0"]
+    first = message_of_run(opened, run, caller=ME)
+    assert (first.number, first.has_previous, first.has_next) == (None, False, True)
+    assert message_of_run(opened, run, (0, 1), caller=ME).message.key.text == "0@4"  # at an offset of another program
+
+
+def test_the_place_of_a_message_among_those_of_its_run_is_counted_where_they_are_adjacent(a_run):
+    opened, run = a_run
+    topic = run.partitions[0].topic
+    whole = replace(run, partitions=(PartitionRange(topic, 0, 4, 5, 2), PartitionRange(topic, 2, 1, 1, 1)))
+    assert [message_of_run(opened, whole, place, caller=ME).number for place in ((0, 4), (0, 5), (2, 1))] == [1, 2, 3]
+
+
+def test_a_run_whose_messages_are_not_there_says_why(a_run):
+    opened, run = a_run
+    for wrong, says in (
+        (replace(run, run_id="c"), "no message of run c is on topic"),
+        (replace(run, partitions=()), "has no messages on a topic"),
+    ):
+        with pytest.raises(PsttError, match=says):
+            message_of_run(opened, wrong, caller=ME)
+    with pytest.raises(PsttError, match="no later message of run a"):
+        message_of_run(opened, run, (2, 1), step=1, caller=ME)
+    with pytest.raises(AccessRefused):
+        message_of_run(opened, run, caller=caller("anna", "viewer"))

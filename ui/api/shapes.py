@@ -91,7 +91,9 @@ class ClusterHealth(BaseModel):
     """One cluster."""
 
     name: str = Field(examples=["Kafka Produzione"])
-    connected: bool | None = Field(description="null: a demo cluster, which lives inside each run, or not checked.")
+    connected: bool | None = Field(
+        description="null: a demo cluster, whose broker is inside the process of each run, or not checked."
+    )
     latency_ms: float | None = None
     error: str | None = None
     looked_at: datetime

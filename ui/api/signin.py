@@ -17,7 +17,7 @@ from core.records.accounts import SESSION_LASTS, Accounts
 from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
 from ui.api.workspace import now
-from ui.http_security import COOKIE
+from ui.http_security import COOKIE, WANTED_COOKIE, wanted_address
 from ui.workspaces import home_workspace
 
 router = APIRouter(include_in_schema=False)
@@ -62,7 +62,7 @@ def form(request: Request) -> Response:
 
 @router.post("/signin")
 def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Response:
-    """Starts a session and redirects to the page."""
+    """Starts a session and redirects to the address of the page that was asked for."""
     text = _texts(request)
     given = _fields(body)
     if not _is_our_form(request, given):
@@ -75,7 +75,8 @@ def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Re
         return _form(request, text["many"].format(wait=f"{error.wait_s:.0f}"), HTTPStatus.TOO_MANY_REQUESTS)
     except AccessRefused:
         return _form(request, text["wrong"], HTTPStatus.UNAUTHORIZED)
-    answer = RedirectResponse(_page_of(request), HTTPStatus.SEE_OTHER)
+    wanted = wanted_address(request.cookies).lstrip("/")
+    answer = RedirectResponse(f"{_page_of(request)}{wanted}", HTTPStatus.SEE_OTHER)
     answer.set_cookie(
         COOKIE,
         cookie,
@@ -86,6 +87,7 @@ def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Re
         samesite="strict",
     )
     answer.delete_cookie(FORM_COOKIE, path="/")
+    answer.delete_cookie(WANTED_COOKIE, path="/")
     return answer
 
 

@@ -35,6 +35,8 @@ _TICKS = [
 COMPARED = "#7f8c8d"
 FEW = 3
 """With so few points their values are written beside them."""
+DAYS_WITH_DATES = 10
+"""Of so few days each has its date."""
 MARGIN_PX = 48
 DIGIT_PX = 7
 MOST_MARKS = 200
@@ -107,7 +109,10 @@ def messages_per_day(
     if len(few) <= FEW:
         _write_values(figure, [day for day, _ in few], [total for _, total in few])
     figure.update_layout(showlegend=True, barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
-    figure.update_xaxes(tickformat="%d/%m", hoverformat="%d/%m/%Y", range=_edges(axis))
+    # Without the formats of hours, which plotly prefers for a chart of few days.
+    figure.update_xaxes(tickformat="%d/%m", tickformatstops=[], hoverformat="%d/%m/%Y", range=_edges(axis))
+    if len(axis) <= DAYS_WITH_DATES:
+        figure.update_xaxes(dtick=86_400_000, tick0=str(axis[0]))
     _round_axis(figure, max(highest), whole=True, above=1.12 if len(few) <= FEW else 1.02)
     return figure
 

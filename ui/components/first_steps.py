@@ -51,7 +51,7 @@ def show() -> None:
         st.subheader(t("Or look first: fill it with the demo"), anchor=False)
         st.write(
             t(
-                "A small database, a broker of its own and one job with 20,000 parcels; nothing outside this folder is touched."
+                "A small database, a broker of its own and one job with 60 days of history; nothing outside this folder is touched."
             )
         )
         if st.button(t("Fill with the demo"), disabled=not may("demo"), icon=":material/auto_awesome:"):
@@ -60,7 +60,9 @@ def show() -> None:
 
 def _fill() -> None:
     try:
-        follow(changes.run(changes.fill_with_demo()))
+        with st.spinner(t("Making 60 days of history…")):
+            slug = changes.fill_with_demo()
+        follow(changes.run(slug))
     except PsttError as error:
         problem(error)
         return

@@ -8,10 +8,10 @@ from core.admin.topic_messages import ReadableMessage
 from core.message.shown import ShownBytes, exact_tree
 from ui.components.links import link
 from ui.components.tables import table
-from ui.components.text import plain
+from ui.components.text import indented, plain
 from ui.data.messages import known_run
 from ui.formats import moment, number, size
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["message_details", "one_line"]
 
@@ -19,6 +19,22 @@ MOST_TREE = 200_000
 """Characters of a value that become a tree: the browser of the reader draws each of its nodes."""
 MOST_TEXT = 20_000
 """Characters of a longer value that are shown; the download has it whole."""
+
+_PALE = {
+    "203, 75, 22": "#9c3a11",
+    "38, 139, 210": "#1a6399",
+    "133, 153, 0": "#566300",
+    "181, 137, 0": "#765a00",
+    "42, 161, 152": "#1a6b65",
+    "220, 50, 47": "#b3261e",
+    "211, 54, 130": "#ab2267",
+    "108, 113, 196": "#4d53b3",
+}
+"""Colours of Streamlit's tree on a light page → darker ones: its own have less contrast than 4.5 to 1."""
+STYLE = "".join(
+    f'[data-testid="stJson"] [style*="color: rgb({pale})"] {{ color: {dark} !important; }}'
+    for pale, dark in _PALE.items()
+)
 
 
 def one_line(shown: ShownBytes, most: int) -> str:
@@ -46,7 +62,7 @@ def message_details(
         if has_address:
             st.subheader(plain(f"{stored.topic}-{stored.partition} @ {number(stored.offset)}"), anchor=False)
         _links(message, cluster, has_address=has_address, has_run=has_run)
-        left, right = st.columns([2, 3], gap="medium")
+        left, right = st.columns(2, gap="medium")
         with left:
             _properties(message, zone)
         with right:
@@ -74,19 +90,22 @@ def _links(message: ReadableMessage, cluster: str, *, has_address: bool, has_run
 
 def _properties(message: ReadableMessage, zone: str) -> None:
     stored = message.stored
-    kind = t("when the broker stored it") if stored.is_append_time else t("set by its producer")
     at = "–"
     if stored.at:
-        at = f"{moment(stored.at, zone, seconds=True)}.{stored.at.microsecond // 1000:03} {zone}, {kind}"
+        at = f"{moment(stored.at, zone, seconds=True)}.{stored.at.microsecond // 1000:03}"
     rows = {
         t("key"): "–" if message.key.form == "null" else message.key.text[:MOST_TEXT],
         t("partition"): str(stored.partition),
         t("offset"): number(stored.offset),
-        t("time of the record"): at,
+        t("time"): at,
         t("size"): size(stored.size_bytes),
     }
     place = f"{stored.partition}_{stored.offset}"
     table([{t("What"): name, t("Value"): value} for name, value in rows.items()], f"message_{place}")
+    if stored.is_append_time:
+        st.caption(t("The time is that of {zone}; the broker set it when it stored the message.", zone=plain(zone)))
+    elif stored.at:
+        st.caption(t("The time is that of {zone}; the producer set it.", zone=plain(zone)))
     if message.key.form == "hex":
         st.caption(t("The key is not text; its bytes are shown as hexadecimal digits."))
     if not stored.headers:
@@ -113,7 +132,7 @@ def _value(message: ReadableMessage) -> None:
     if value.format:
         st.caption(t("{format}, schema {id}", format=value.format, id=number(value.schema_id or 0)))
     if value.problem:
-        st.caption(t("Not decoded: {why}", why=plain(value.problem)))
+        st.caption(t("Not decoded: {why}", why=plain(translated(value.problem))))
     if value.form == "hex":
         st.caption(t("It is not text; its bytes are shown as hexadecimal digits."))
     if not _tree(value):
@@ -143,7 +162,10 @@ def _tree(value: ShownBytes) -> bool:
         return False
     if not isinstance(tree, dict | list):
         return False
+    st.html(f"<style>{STYLE}</style>")
     st.json(tree, expanded=3)
     if not is_exact:
         st.caption(t("Numbers that a browser would round are shown as texts."))
+    with st.expander(t("As text")):  # the keyboard does not reach the branches of the tree
+        st.code(indented(value.text) or value.text, language="json", wrap_lines=True)
     return True

@@ -14,6 +14,7 @@ from ui.language import Language, current, t
 __all__ = [
     "COLOURS",
     "HEX_COLOURS",
+    "coloured",
     "coloured_word",
     "equation",
     "error_word",
@@ -68,6 +69,12 @@ def known_colours() -> dict[str, Colour]:
 def _known_colours(_: Language) -> dict[str, Colour]:
     colours = {verdict_word(name): style.colour for name, style in VERDICT_STYLES.items()}
     return colours | {error_word("message"): "red", error_word("run"): "red", error_word("row"): "amber"}
+
+
+def coloured(text: str) -> str:
+    """A text as Markdown: in its colour if it is the word of a verdict or of an error."""
+    colour = known_colours().get(text)
+    return f":{COLOURS[colour]}[{plain(text)}]" if colour else plain(text)
 
 
 def coloured_word(name: Named) -> str:

@@ -1,7 +1,8 @@
-"""Whether the window is as narrow as a phone's; Streamlit itself does not say.
+"""What only the browser knows or keeps: whether the window is as narrow as a phone's, the chosen language, the history.
 
-A component without anything to see reports it when the page opens and when the window is turned or resized. Until it
-has, the browser's own name decides, so that a phone does not see a table first.
+A component without anything to see reports the width when the page opens and when the window is turned or resized.
+Until it has, the browser's own name decides, so that a phone does not see a table first. It keeps the language in a
+cookie, because a session of Streamlit ends with a reload.
 """
 
 from __future__ import annotations
@@ -9,16 +10,40 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from ui.language import COOKIE, chosen
+
 __all__ = ["PROBE", "is_narrow", "show_probe"]
 
 PROBE = "viewport"
 """Session key of the component's state."""
 NARROW_PX = 640
-_JS = f"""
+_HISTORY_JS = """
+function goBackOnce() {
+  if (window.psttHistory) return;
+  window.psttHistory = true;
+  const push = history.pushState.bind(history);
+  let queryAt = -Infinity;
+  history.pushState = (state, title, url) => {
+    const next = new URL(url ?? location.href, location.href);
+    const isPath = next.pathname !== location.pathname;
+    if (isPath && next.search === location.search && performance.now() - queryAt < 1000) {
+      queryAt = -Infinity;
+      return history.replaceState(state, title, url);
+    }
+    queryAt = !isPath && next.search ? performance.now() : -Infinity;
+    return push(state, title, url);
+  };
+}
+"""
+"""Streamlit (1.67) pushes two entries where a page is opened with a query: the old page with the new query, then the new
+page. `st.switch_page` would have the user press Back twice; the second entry replaces the first."""
+_JS = f"""{_HISTORY_JS}
 export default function({{ data, setStateValue }}) {{
+  goBackOnce();
   const media = window.matchMedia('(max-width: {NARROW_PX}px)');
   const report = () => setStateValue('narrow', media.matches);
   if (media.matches !== data.narrow) report();
+  if (data.language) document.cookie = `{COOKIE}=${{data.language}}; path=/; max-age=31536000; SameSite=Lax`;
   media.addEventListener('change', report);
   return () => media.removeEventListener('change', report);
 }}
@@ -28,7 +53,9 @@ export default function({{ data, setStateValue }}) {{
 def show_probe() -> None:
     """Draws the component; once on every page."""
     probe = st.components.v2.component("pstt_viewport", js=_JS)
-    probe(key=PROBE, data={"narrow": is_narrow()}, on_narrow_change=lambda: None, height=1, width=1)
+    probe(
+        key=PROBE, data={"narrow": is_narrow(), "language": chosen()}, on_narrow_change=lambda: None, height=1, width=1
+    )
 
 
 def is_narrow() -> bool:

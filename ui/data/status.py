@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from ui.data.jobs import jobs_of
 if TYPE_CHECKING:
     from core.app import App
 
-__all__ = ["ClusterStatus", "WorkspaceStatus", "status_of", "workspace_status"]
+__all__ = ["ClusterStatus", "WorkspaceStatus", "size_of_spool", "status_of", "workspace_status"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class WorkspaceStatus:
     """What is wrong with connections.json; empty where nothing is."""
     damaged: int
     """Number of spool segments that could not be read."""
+    is_demo: bool = False
+    """Made by `python -m core demo`: its rows are made up, and its past is simulated."""
 
     def runner_is_alive(self, at: datetime) -> bool:
         """Whether a runner works in this workspace."""
@@ -82,7 +86,20 @@ def status_of(folder: Path) -> WorkspaceStatus:
             alerts=_open_alerts(app),
             problem=problem,
             damaged=len(damaged_segments(app.workspace.spool_dir)),
+            is_demo=app.workspace.is_demo,
         )
+
+
+@st.cache_data(ttl=60, show_spinner=False, max_entries=32)
+def size_of_spool(folder: Path) -> tuple[int, int]:
+    """Returns how many segments the spool has, and their bytes; up to a minute old, since a year has 40,000."""
+    sizes: list[int] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as files:
+        for file in files:
+            if file.name.endswith(".parquet"):
+                with suppress(FileNotFoundError):  # merged meanwhile
+                    sizes.append(file.stat().st_size)
+    return len(sizes), sum(sizes)
 
 
 def _clusters(app: App) -> Iterator[ClusterStatus]:

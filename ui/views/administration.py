@@ -25,9 +25,9 @@ from ui.components.known_since import known_since
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
-from ui.data.status import workspace_status
+from ui.data.status import size_of_spool, workspace_status
 from ui.formats import moment, number, size
-from ui.language import t
+from ui.language import t, translated
 from ui.workspaces import home_workspace
 
 __all__ = ["show"]
@@ -241,7 +241,12 @@ def _audit() -> None:
     )
     chosen = choose(
         [
-            {t("When"): moment(e.at, zone, seconds=True), t("Who"): e.who, t("Did"): e.action, t("On"): e.object}
+            {
+                t("When"): moment(e.at, zone, seconds=True),
+                t("Who"): e.who,
+                t("Did"): translated(e.action),
+                t("On"): e.object,
+            }
             for e in found
         ],
         "audit",
@@ -286,7 +291,7 @@ def _log_lines(level: str, run: str, job: str) -> None:
         )
     )
     text = "\n".join(
-        f"{moment(line.at, zone, seconds=True, year=False)}  {line.level:<8} {f'[{line.job}] ' if line.job else ''}{line.message}"
+        f"{moment(line.at, zone, seconds=True, year=False)}  {line.level:<8} {f'[{line.job}] ' if line.job else ''}{translated(line.message)}"
         for line in lines
     )
     st.code(text, language=None, wrap_lines=True, height=480)
@@ -295,7 +300,7 @@ def _log_lines(level: str, run: str, job: str) -> None:
 def _metrics() -> None:
     workspace, zone = data.workspace(), workspace_status().timezone
     file = workspace.metrics_file
-    segments = list(workspace.spool_dir.glob("*.parquet")) if workspace.spool_dir.is_dir() else []
+    segments, segment_bytes = size_of_spool(workspace.spool_dir)
     left, middle, right = st.columns(3)
     if file.exists():
         stat = file.stat()
@@ -304,8 +309,8 @@ def _metrics() -> None:
     else:
         left.metric("metrics.duckdb", NONE)
         left.caption(t("not made yet, the first run makes it"))
-    middle.metric(t("Segments in the spool"), number(len(segments)))
-    middle.caption(size(sum(segment.stat().st_size for segment in segments)))
+    middle.metric(t("Segments in the spool"), number(segments))
+    middle.caption(size(segment_bytes))
     ledger = workspace.ledger_file
     right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
     guarded(_rolled_up)()
@@ -341,7 +346,7 @@ def _rolled_up() -> None:
             )
         )
     if note := last_note(workspace):
-        st.warning(plain(note), icon=":material/warning:")
+        st.warning(plain(translated(note)), icon=":material/warning:")
 
 
 def _versions() -> None:

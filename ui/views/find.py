@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -16,11 +15,11 @@ from ui.components.known_since import known_since
 from ui.components.links import link
 from ui.components.problem import guarded
 from ui.components.tables import choose, table
-from ui.components.text import plain
+from ui.components.text import indented, plain
 from ui.data.find import MessageComparison, SearchResult, compare_with_topic, find_sends
 from ui.data.status import workspace_status
 from ui.formats import milliseconds, moment, number, size
-from ui.language import t, tn
+from ui.language import t, tn, translated
 
 __all__ = ["show"]
 
@@ -129,7 +128,7 @@ def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
 def _outcome(send: dict[str, Any]) -> str:
     if send["status"] == "acknowledged":
         return f"✔ {t('acknowledged')}"
-    return f"✘ {t('not acknowledged')}: {send['error']}"
+    return f"✘ {t('not acknowledged')}: {translated(send['error'] or '')}"
 
 
 def _place(send: dict[str, Any]) -> str:
@@ -141,18 +140,15 @@ def _place(send: dict[str, Any]) -> str:
 def _message(send: dict[str, Any], zone: str) -> None:
     with st.container(border=True):
         st.subheader(plain(_place(send)), anchor=False)
-        if send["job"]:
-            link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
+        _links(send)
         if send["status"] != "acknowledged" or send["offset"] is None:
             st.warning(
-                t("It was not acknowledged, so it has no place on the topic: {error}", error=plain(send["error"]))
+                t(
+                    "It was not acknowledged, so it has no place on the topic: {error}",
+                    error=plain(translated(send["error"] or "")),
+                )
             )
             return
-        if may("messages"):
-            place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
-            if send["cluster"]:
-                place["cluster"] = send["cluster"]
-            link("messages", t("open it on its topic"), icon=":material/forum:", **place)
         verdict = st.container()
         left, right = st.columns(2, gap="medium")
         with left:
@@ -161,6 +157,16 @@ def _message(send: dict[str, Any], zone: str) -> None:
         with right:
             st.markdown(f"**{t('On the topic now')}**")
             guarded(_read)(send, zone, verdict)
+
+
+def _links(send: dict[str, Any]) -> None:
+    with st.container(horizontal=True):
+        if send["job"]:
+            link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
+        if send["offset"] is not None and may("messages"):
+            place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
+            cluster = {"cluster": send["cluster"]} if send["cluster"] else {}
+            link("messages", t("open it on its topic"), icon=":material/forum:", **place, **cluster)
 
 
 def _read(send: dict[str, Any], zone: str, verdict: DeltaGenerator) -> None:
@@ -232,15 +238,12 @@ def _on_topic(comparison: MessageComparison, zone: str) -> None:
             t("{format}, schema {id}", format=comparison.value.format, id=number(comparison.value.schema_id or 0))
         )
     if comparison.value.problem:
-        st.caption(t("Not decoded: {why}", why=plain(comparison.value.problem)))
+        st.caption(t("Not decoded: {why}", why=plain(translated(comparison.value.problem))))
     if message.value is None:
         st.caption(t("A tombstone: the key without a value."))
     text = comparison.value.text
-    try:
-        # It changes no digit of a number, which json.loads would.
-        st.code(msgspec.json.format(text, indent=2), language="json", wrap_lines=True)
-    except msgspec.MsgspecError:
-        st.code(text, language=None, wrap_lines=True)
+    lines = indented(text)
+    st.code(text if lines is None else lines, language=None if lines is None else "json", wrap_lines=True)
 
 
 def _property_table(properties: dict[str, str], key: str) -> None:

@@ -17,7 +17,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.jobs import all_jobs
 from ui.formats import ago, moment, number
-from ui.language import t
+from ui.language import t, translated
 from ui.views.alerts.silences import OPEN_SILENCE
 from ui.views.alerts.words import rule_title, severity_word
 
@@ -44,7 +44,10 @@ def show_incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zon
     if ended:
         st.subheader(t("Ended"), anchor=False)
         st.caption(t("Times are those of {zone}.", zone=plain(zone)))
-        table([_row(incident, zone) for incident in ended], "alerts_ended", most_px=400)
+        rows = [_row(incident, zone) for incident in ended]
+        if not any(row[t("Acknowledged by")] for row in rows):
+            rows = [{name: cell for name, cell in row.items() if name != t("Acknowledged by")} for row in rows]
+        table(rows, "alerts_ended", most_px=400)
 
 
 def _rank(incident: Incident) -> tuple[bool, bool, bool, int]:
@@ -62,7 +65,7 @@ def _row(incident: Incident, zone: str) -> dict[str, str]:
         t("Began"): moment(incident.first_true_at, zone),
         t("Ended"): moment(incident.ended_at, zone),
         t("Acknowledged by"): known,
-        t("What"): incident.text,
+        t("What"): translated(incident.text),
     }
 
 
@@ -83,7 +86,7 @@ def _card(incident: Incident, silence: Silence | None, zone: str) -> None:
                 )
             if silence is not None:
                 st.badge(t("silenced"), icon=":material/notifications_off:", color="gray")
-        st.markdown(plain(incident.text))
+        st.markdown(plain(translated(incident.text)))
         st.caption(_state(incident, silence, zone))
         with st.container(horizontal=True, vertical_alignment="center"):
             if incident.run_id:

@@ -33,16 +33,19 @@ def _topic(cluster: str, topic: str) -> None:
     link("messages", t("all topics"), icon=":material/arrow_back:", **({"cluster": cluster} if cluster else {}))
     st.title(plain(topic), anchor=False)
     words = {"messages": t("Messages"), "groups": t("Consumer groups")}
+    asked = st.query_params.get("part", "messages")
+    # The key has the part of the address: Back shows the part before. A bound widget would write its word in one language.
     part = st.segmented_control(
         t("Show"),
         list(words),
-        default="messages",
+        default=asked if asked in words else "messages",
         required=True,
         format_func=lambda name: words[name],
-        key="topic_part",
+        key=f"topic_part_{asked}",
         label_visibility="collapsed",
-        bind="query-params",
     )
+    if part != asked:
+        st.query_params["part"] = str(part)
     if part == "groups":
         show_groups(cluster, topic)
     else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from core.admin.topic_messages import KeyMatch, MessageQuery, ReadableMessage, TopicMessages
+from core.admin.topic_messages import MessageQuery, ReadableMessage, TopicMessages
 from ui.access import may
 from ui.components.message import message_details, one_line
 from ui.components.problem import guarded
@@ -25,6 +25,10 @@ __all__ = ["show_messages"]
 PER_PAGE = 50
 SHOWN_KEY = 60
 SHOWN_VALUE = 120
+_MORE = (
+    "topic_value", "topic_oldest", "topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until",
+)  # fmt: skip
+"""Query parameters of the filters that are closed at first."""
 _PAGES = "topic_pages"
 """Session key: the query, and where each page up to the shown one begins."""
 _READ = "topic_read"
@@ -42,51 +46,34 @@ def show_messages(cluster: str, topic: str) -> None:
 
 
 def _filters() -> MessageQuery | None:
-    """Draws the filters; None: they contradict each other."""
-    matches = {"exact": t("is exactly"), "contains": t("contains")}
+    """Draws the filters; None: one of them cannot be read. Most are closed until they are used: a phone shows messages first."""
+    zone = workspace_status().timezone
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        match: KeyMatch = st.selectbox(
-            t("The key"),
-            get_args(KeyMatch),
-            index=1,
-            format_func=lambda name: matches[name],
-            key="topic_match",
+        key = st.text_input(
+            t("Key"),
+            placeholder=t("a part of it"),
+            icon=":material/search:",
+            max_chars=1000,
+            key="topic_key",
             bind="query-params",
-            width=150,
+            width=300,
         )
-        key = st.text_input(t("Key"), max_chars=1000, key="topic_key", bind="query-params", width=260)
-        value = st.text_input(
-            t("The value contains"), max_chars=1000, key="topic_value", bind="query-params", width=260
-        )
-        orders = {"newest": t("Newest first"), "oldest": t("Oldest first")}
-        order = st.selectbox(
-            t("Order"),
-            list(orders),
-            format_func=lambda name: orders[name],
-            key="topic_order",
-            bind="query-params",
-            width=170,
-        )
+        exact = st.checkbox(t("exactly this key"), key="topic_exact", bind="query-params", width="content")
         if st.button(t("Read again"), key="topic_again", icon=":material/refresh:"):
             st.session_state.pop(_READ, None)
             st.session_state.pop(_PAGES, None)
-    return _with_range(
-        MessageQuery(key=key, key_match=match, value=value, newest_first=order == "newest", limit=PER_PAGE)
-    )
-
-
-def _with_range(query: MessageQuery) -> MessageQuery | None:
-    """Draws partitions, offsets and times. They are closed until they are used, so that a phone shows messages first."""
-    zone = workspace_status().timezone
-    names = ("topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until")
-    is_used = any(st.query_params.get(name) for name in names)
+    is_used = any(st.query_params.get(name) for name in _MORE)
     with (
-        st.expander(t("Partitions, offsets, times"), expanded=is_used),
+        st.expander(t("Value, order, partitions, offsets, times"), expanded=is_used),
         st.container(horizontal=True, vertical_alignment="bottom"),
     ):
+        value = st.text_input(
+            t("The value contains"), max_chars=1000, key="topic_value", bind="query-params", width=300
+        )
         text = st.text_input(
             t("Partitions"), placeholder=t("all, or 0, 3, 5"), key="topic_partitions", bind="query-params", width=200
         )
+        oldest = st.checkbox(t("the oldest first"), key="topic_oldest", bind="query-params", width="content")
         first = st.number_input(
             t("From offset"), min_value=0, value=None, step=1, key="topic_from", bind="query-params", width=200
         )
@@ -94,21 +81,25 @@ def _with_range(query: MessageQuery) -> MessageQuery | None:
             t("To offset"), min_value=0, value=None, step=1, key="topic_to", bind="query-params", width=200
         )
         since, until = (
-            st.datetime_input(label, value=None, format="DD/MM/YYYY", step=60, key=key, bind="query-params", width=240)
-            for label, key in ((t("From, in {zone}", zone=zone), "topic_since"), (t("Until"), "topic_until"))
+            st.datetime_input(label, value=None, format="DD/MM/YYYY", step=60, key=key_, bind="query-params", width=240)
+            for label, key_ in ((t("From, in {zone}", zone=zone), "topic_since"), (t("Until"), "topic_until"))
         )
     try:
         partitions = tuple(int(part) for part in text.replace(" ", "").split(",") if part)
     except ValueError:
         st.warning(t("Partitions are numbers, with a comma between them."), icon=":material/warning:")
         return None
-    return replace(
-        query,
+    return MessageQuery(
         partitions=partitions,
         first_offset=None if first is None else int(first),
         last_offset=None if last is None else int(last),
         since=_aware(since, zone),
         until=_aware(until, zone),
+        key=key,
+        key_match="exact" if exact else "contains",
+        value=value,
+        newest_first=not oldest,
+        limit=PER_PAGE,
     )
 
 
@@ -149,9 +140,7 @@ def _summary(found: TopicMessages, zone: str) -> None:
     st.markdown(" ".join(parts))
     if found.is_mock:
         st.info(
-            t(
-                "This is the broker of a demo: it lives inside each process, so only what this page itself has sent is here."
-            ),
+            t("This is a mock broker: it lives inside each process, so only what this page itself has sent is here."),
             icon=":material/info:",
         )
     st.caption(
@@ -179,9 +168,9 @@ def _row(message: ReadableMessage, zone: str) -> dict[str, Any]:
         t("Time"): moment(stored.at, zone, seconds=True),
         t("Partition"): stored.partition,
         t("Offset"): stored.offset,
-        t("Value"): t("tombstone") if stored.value is None else one_line(message.value, SHOWN_VALUE),
         t("Size"): size(stored.size_bytes),
         t("Run"): stored.header("run_id") or "–",
+        t("Value"): t("tombstone") if stored.value is None else one_line(message.value, SHOWN_VALUE),
     }
 
 

@@ -38,7 +38,7 @@ def _groups(cluster: str, topic: str) -> None:
         st.session_state[_FOUND] = known
     found: GroupsOfTopic = known[1]
     if found.note:
-        st.info(t("The broker of a demo does not list consumer groups."), icon=":material/info:")
+        st.info(t("A mock broker, as that of the demo, does not list consumer groups."), icon=":material/info:")
         return
     if not found.groups:
         st.info(t("No consumer group reads this topic, or has read it."), icon=":material/group_off:")
@@ -75,9 +75,13 @@ def _group(group: ConsumerGroup, index: int) -> None:
             sign = "🟢" if not group.lag else "🟠"
             behind = tn(group.lag or 0, "1 message behind", "{count} messages behind", count=number(group.lag))
             st.markdown(f"**{sign} {behind if group.lag else t('It has read everything.')}**")
-        members = tn(len(group.members), "1 member", "{count} members", count=number(len(group.members)))
+        count = len(group.members)
+        members = tn(count, "1 member", "{count} members", count=number(count)) if count else ""
         st.caption(" · ".join(filter(None, (_state(group.state), members))))
-        table([_partition(group, part) for part in group.partitions], f"group_{index}", most_px=320)
+        rows = [_partition(group, part) for part in group.partitions]
+        table(rows, f"group_{index}", most_px=320, missing=t("never committed"))
+        if not group.never_committed and any(part.committed is None for part in group.partitions):
+            st.caption(t("Partitions without a committed offset are not counted."))
         if group.members:
             table(
                 [
@@ -97,9 +101,9 @@ def _partition(group: ConsumerGroup, part: Any) -> dict[str, Any]:
     readers = [member.client_id for member in group.members if part.partition in member.partitions]
     return {
         t("Partition"): part.partition,
-        t("Behind"): number(part.lag) if part.lag is not None else t("never committed"),
-        t("Next offset to read"): number(part.committed),
-        t("End"): number(part.end),
+        t("Behind"): part.lag,
+        t("Next offset to read"): part.committed,
+        t("End"): part.end,
         t("Read by"): ", ".join(readers) or "–",
     }
 

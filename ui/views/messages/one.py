@@ -90,7 +90,7 @@ def _of_run(run_id: str, at: str) -> None:
     if back or on:
         st.session_state[_STEP] = (run_id, (stored.partition, stored.offset), 1 if on else -1)
         st.rerun()
-    message_details(found.message, found.cluster, run.timezone, has_run=False)
+    message_details(found.message, found.cluster, run.timezone, has_address=True, has_run=False)
 
 
 def _asked(run_id: str, at: str) -> tuple[tuple[int, int] | None, Literal[-1, 0, 1]]:
