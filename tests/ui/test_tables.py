@@ -17,8 +17,9 @@ from ui.components import tables
 
 MANY, MOST = 1_000_000, 123_456_789
 DRAWN = (Path(__file__).parent / "drawn.js").read_text(encoding="utf-8")
+# What is hidden from the eye and not from screen readers is 1 px wide.
 IS_CUT = (
-    "e => [e, ...e.querySelectorAll('*')].some(part => part.scrollWidth > part.clientWidth + 1 && part.clientWidth)"
+    "e => [e, ...e.querySelectorAll('*')].some(part => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 1)"
 )
 NUMBER = re.compile(r"\d[\d.,]*\d")
 

@@ -34,6 +34,8 @@ LABEL_PX = 16
 """The edges of a coloured label."""
 CARDS = 20
 """Cards that are drawn at first; a button draws as many more."""
+PAIR = 2
+"""Columns of a table of names and values, which is one card."""
 HEADING_CELLS = 2
 """Cells in the heading of a card that can be chosen, such as verdict and job."""
 EMPTY = ("", "–", None)
@@ -73,7 +75,9 @@ def table(
     """
     if is_narrow():
         shown = _first(rows, key)
-        st.html(_CARD_STYLE + "".join(map(_card, shown)))
+        cards = [{n: missing if v is None and missing else v for n, v in row.items()} for row in shown]
+        is_pairs = all(len(row) == PAIR for row in cards)
+        st.html(_CARD_STYLE + (_pairs(cards) if is_pairs else "".join(map(_card, cards))))
         _more(rows, shown, key)
         return
     st.dataframe(
@@ -113,9 +117,7 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: (
-                f"**{' · '.join(map(coloured, list(_cells(shown[index]).values())[:HEADING_CELLS]))}**"
-            ),
+            format_func=lambda index: f"**{' · '.join(map(coloured, _heading(shown[index])[:HEADING_CELLS]))}**",
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
@@ -141,14 +143,30 @@ def _more(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]], key: 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     """The cells that say something, as text."""
-    return {name: number(value) if isinstance(value, int) and _is_number(value) else str(value)
-            for name, value in row.items() if value not in EMPTY}  # fmt: skip
+    return {name: _text(value) for name, value in row.items() if value not in EMPTY}
+
+
+def _text(value: Any) -> str:
+    return number(value) if isinstance(value, int) and _is_number(value) else str(value)
 
 
 def _card(row: dict[str, Any]) -> str:
-    (_, heading), *others = _cells(row).items() or [("", "–")]
+    others = list(_cells(row).items())[1:]
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in others)
+    heading = next(iter(_heading(row)), "–")
     return f'<div class="pstt-card"><strong>{escape(heading)}</strong><dl>{pairs}</dl></div>'
+
+
+def _pairs(rows: Sequence[dict[str, Any]]) -> str:
+    """One card for a table of names and values."""
+    cells = [map(escape, map(_text, row.values())) for row in rows]
+    pairs = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in cells)
+    return f'<div class="pstt-card"><dl>{pairs}</dl></div>'
+
+
+def _heading(row: dict[str, Any]) -> list[str]:
+    """The cells as they are in the heading of a card: a number says what it counts."""
+    return [f"{name} {text}" if _is_number(row[name]) else text for name, text in _cells(row).items()]
 
 
 def _caption(row: dict[str, Any]) -> str:
