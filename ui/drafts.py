@@ -19,7 +19,7 @@ from ui import access, data
 from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import clock, moment
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = [
     "Draft",
@@ -111,7 +111,7 @@ def _save(form: Form, typed: str) -> None:
             if not drafts.save(draft):
                 st.session_state[PROBLEM] = t("the text is too large for a draft: save it before you leave")
     except PsttError as error:  # a full disk: the form itself goes on
-        st.session_state[PROBLEM] = t("no draft is kept: {why}", why=error.text)
+        st.session_state[PROBLEM] = t("no draft is kept: {why}", why=translated(error.text))
     form.kept = typed
 
 
@@ -124,7 +124,7 @@ def drop_draft(kind: DraftKind, name: str) -> None:
         with _opened() as drafts:
             drafts.drop(access.current_user().name, kind, name)
     except PsttError as error:
-        st.session_state[PROBLEM] = error.text
+        st.session_state[PROBLEM] = translated(error.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _found(kind: DraftKind, name: str) -> Draft | None:
         with _opened() as drafts:
             return drafts.get(access.current_user().name, kind, name, data.now())
     except PsttError as error:
-        st.session_state[PROBLEM] = error.text
+        st.session_state[PROBLEM] = translated(error.text)
         return None
 
 

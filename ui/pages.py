@@ -1,7 +1,7 @@
 """The pages of the navigation. A new page is one module in `ui/views` and one entry here.
 
 `python -m streamlit run ui/app.py` shows it; its module has a function `show()` that draws it. The title is English and a
-key of `language/it.json`.
+key of `language/it.po`.
 """
 
 from __future__ import annotations

@@ -124,8 +124,9 @@ def answer_of(output: bytes, code: int) -> tuple[Any, str]:
     if "state" not in document:
         return "refused", str(document.get("error", {}).get("text") or f"the dry run ended with code {code}")
     rejected, made = document["rejected"], document["acknowledged"]
-    counted = f"{document['rows_read']:,} rows read in {document['duration_s']:.1f} s make {made:,} "
-    counted += f"messages of {document['bytes'] / 1e6:,.1f} MB" if document.get("topic") else "rows of a file"
+    counted = f"{document['rows_read']:,} rows read in {document['duration_s']:.1f} s make {made:,} " + (
+        f"messages of {document['bytes'] / 1e6:,.1f} MB" if document.get("topic") else "rows of a file"
+    )
     counted += f", {rejected:,} rejected" if rejected else ""
     reasons = "; ".join(f"{count:,} × {reason}" for reason, count in document.get("reasons", {}).items())
     if document["state"] != "succeeded":

@@ -153,4 +153,4 @@ def test_an_operator_sees_the_log_and_a_viewer_the_versions(worked, see, be):
 def test_it_is_italian_where_that_is_wanted(worked, see):
     app = see("administration", language="it")
     assert app.title[0].value == "Amministrazione"
-    assert "Ordine: lavoro" in words(app)
+    assert "Ordine: job" in words(app)

@@ -96,8 +96,8 @@ def test_an_address_keeps_what_was_chosen_and_shows_another_browser_the_same(add
     seen.page.get_by_role("option", name="broken").click()
     seen.page.wait_for_url(re.compile(r"overview_days=90(&|$)"))
     seen.page.wait_for_url(re.compile(r"overview_job="))
-    other = visit(seen.page.url)
-    other.has(re.compile("Filter: Broken"))
+    other = visit(seen.page.url, locale="it-IT")
+    other.has(re.compile("Filtro: Broken"))
     assert other.page.get_by_role("radio", name="90", exact=True).get_attribute("aria-checked") == "true"
 
     seen.page.get_by_role("link", name="Runs", exact=True).click()
@@ -106,8 +106,8 @@ def test_an_address_keeps_what_was_chosen_and_shows_another_browser_the_same(add
     seen.page.get_by_role("combobox", name=re.compile("State")).click()
     seen.page.get_by_role("option", name=re.compile("failed")).click()
     seen.page.wait_for_url(re.compile("runs_states="))
-    other = visit(seen.page.url)
-    other.has(re.compile("Runs: 1[.]"))
+    other = visit(seen.page.url, locale="it-IT")
+    other.has(re.compile("Esecuzioni: 1[.]"))
     assert [*seen.troubles, *other.troubles] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 
 import streamlit as st
 
@@ -14,8 +15,8 @@ from ui.components.problem import fragment
 from ui.components.runner_requests import follow
 from ui.components.text import plain
 from ui.data.status import workspace_status
-from ui.formats import duration, moment, number
-from ui.language import t, tn
+from ui.formats import day_of_year, duration, moment, number
+from ui.language import t, tn, translated
 
 __all__ = ["choose_how", "show_backfills"]
 
@@ -71,12 +72,13 @@ def _list() -> None:
 
 def _one(found: BackfillReport, *, runner_is_alive: bool) -> None:
     backfill, progress = found.backfill, found.progress
-    days = f"{backfill.first_day} – {backfill.last_day}"
+    first, last = date.fromisoformat(backfill.first_day), date.fromisoformat(backfill.last_day)
+    days = f"{day_of_year(first)} – {day_of_year(last)}"
     st.markdown(f"**{plain(backfill.job)}** · {plain(days)} · {_word(backfill.state)} · {plain(_counts(found))}")
     if backfill.finished_at is None:
         st.progress(progress.ended / progress.total if progress.total else 1.0, text=_time_left(found))
         if backfill.paused_by_itself:
-            st.caption(plain(backfill.summary))
+            st.caption(plain(translated(backfill.summary)))
         if not runner_is_alive:
             st.caption(t("It waits until a runner works."))
     with st.container(horizontal=True):
@@ -141,7 +143,7 @@ def _incomplete(number_: int) -> None:
     with data.opened() as app:
         found = report(app.ledger, number_)
     for one in found.incomplete[:NAMED_TIMES]:
-        why = f": {plain(one.why)}" if one.why else ""
+        why = f": {plain(translated(one.why))}" if one.why else ""
         st.markdown(f"{plain(moment(one.scheduled_at, found.backfill.timezone))}{why}")
     if len(found.incomplete) > NAMED_TIMES:
         st.caption(t("and {count} more", count=number(len(found.incomplete) - NAMED_TIMES)))

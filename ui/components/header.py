@@ -18,7 +18,7 @@ from ui.components.viewport import show_probe
 from ui.data.status import ClusterStatus, WorkspaceStatus, workspace_status
 from ui.formats import ago, clock, moment, span
 from ui.http_security import oidc_is_set_up
-from ui.language import LANGUAGES, choose, current, t
+from ui.language import LANGUAGES, choose, current, t, translated
 from ui.workspaces import workspaces
 
 __all__ = ["show"]
@@ -125,7 +125,7 @@ def _state() -> None:
     ):
         _states(status, at)
     if status.problem:
-        st.warning(plain(status.problem), icon=":material/warning:")
+        st.warning(plain(translated(status.problem)), icon=":material/warning:")
     if status.damaged:
         text = t(
             "damaged segments of the spool, set aside: {count}; figures and find lack their sends",
@@ -140,14 +140,16 @@ def _states(status: WorkspaceStatus, at: datetime) -> None:
         st.markdown(f":small[:orange-badge[{t('Demo data')}]]", width="content", help=explained)
     for cluster in status.clusters:
         st.markdown(
-            f":small[{_cluster(cluster, status.timezone, at)}]", width="content", help=plain(cluster.error) or None
+            f":small[{_cluster(cluster, status.timezone, at)}]",
+            width="content",
+            help=plain(translated(cluster.error)) or None,
         )
     st.markdown(f":small[{_runner(status, at)}]", width="content", help=_runner_help(status, at))
     if status.alerts:
         st.markdown(
             f":small[🔔 {t('open alerts: {count}', count=len(status.alerts))}]",
             width="content",
-            help=plain("; ".join(status.alerts)),
+            help=plain("; ".join(map(translated, status.alerts))),
         )
 
 
@@ -177,8 +179,9 @@ def _cluster(cluster: ClusterStatus, timezone: str, at: datetime) -> str:
     since = cluster.since or at
     if not cluster.connected:
         return f"🔴 {name}: {t('Disconnected for {time}', time=span(at - since))}"
-    begun = clock(since, timezone) if (at - since).total_seconds() < 86_400 else moment(since, timezone, year=False)
-    return f"🟢 {name}: {t('Connected since {time}', time=begun)}"
+    if (at - since).total_seconds() < 86_400:
+        return f"🟢 {name}: {t('Connected since {time}', time=clock(since, timezone))}"
+    return f"🟢 {name}: {t('Connected since {day}', day=moment(since, timezone, year=False))}"
 
 
 def _runner(status: WorkspaceStatus, at: datetime) -> str:
@@ -198,4 +201,4 @@ def _runner_help(status: WorkspaceStatus, at: datetime) -> str | None:
         )
         enter, command = start_commands(Workspace(status.folder))
         return f"{words}  \n`{enter}`  \n`{command}`"
-    return plain("; ".join(p.get("text", "") for p in beat.problems)) or None
+    return plain("; ".join(translated(p.get("text", "")) for p in beat.problems)) or None

@@ -10,7 +10,7 @@ from core.workspace.settings import email_addresses
 from ui import changes, data
 from ui.access import may
 from ui.components.text import plain
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["show"]
 
@@ -117,4 +117,4 @@ def _test(values: dict[str, str | None], password: str, *, allowed: bool) -> Non
     for address in result.delivered:
         st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
     for address, why in {**result.refused, **result.later}.items():
-        st.error(f"{plain(address)}: {plain(why)}")
+        st.error(f"{plain(address)}: {plain(translated(why))}")

@@ -11,7 +11,7 @@ from ui.components.tables import table
 from ui.components.text import indented, plain
 from ui.data.messages import known_run
 from ui.formats import moment, number, size
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["message_details", "one_line"]
 
@@ -132,7 +132,7 @@ def _value(message: ReadableMessage) -> None:
     if value.format:
         st.caption(t("{format}, schema {id}", format=value.format, id=number(value.schema_id or 0)))
     if value.problem:
-        st.caption(t("Not decoded: {why}", why=plain(value.problem)))
+        st.caption(t("Not decoded: {why}", why=plain(translated(value.problem))))
     if value.form == "hex":
         st.caption(t("It is not text; its bytes are shown as hexadecimal digits."))
     if not _tree(value):

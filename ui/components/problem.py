@@ -11,7 +11,7 @@ from loguru import logger
 
 from core.errors import PsttError
 from ui.components.text import plain
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["fragment", "guarded", "problem"]
 
@@ -20,13 +20,13 @@ P = ParamSpec("P")
 
 def problem(error: PsttError) -> None:
     """Draws a box with the parts of a problem."""
-    text = f"**{plain(error.what)}**"
+    text = f"**{plain(translated(error.what))}**"
     if getattr(error, "where", ""):
-        text = f"{plain(error.where)}  \n{text}"  # type: ignore[attr-defined]
+        text = f"{plain(translated(error.where))}  \n{text}"  # type: ignore[attr-defined]
     if error.why:
-        text += f"  \n{plain(error.why)}"
+        text += f"  \n{plain(translated(error.why))}"
     if error.remedy:
-        text += f"\n\n{t('Next')}: {plain(error.remedy)}"
+        text += f"\n\n{t('Next')}: {plain(translated(error.remedy))}"
     st.error(text, icon=":material/error:")
 
 

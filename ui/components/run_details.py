@@ -8,13 +8,13 @@ import streamlit as st
 
 from core.admin.log_reader import LogLine
 from core.formatting import short_value
-from core.model.run import Run
+from core.model.run import PartState, Run
 from ui import data
 from ui.components.tables import table
 from ui.components.text import plain
 from ui.components.verdict import subject
 from ui.formats import moment
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["log", "origin", "parameters", "parts"]
 
@@ -50,18 +50,32 @@ def parts(run: Run) -> None:
         rows = [
             {
                 t("Part of the run"): part.part,
-                t("State"): t(part.state),
+                t("State"): _part_state(part.state),
                 t("Rows read"): part.rows_read,
                 t("Acknowledged"): part.acknowledged,
                 t("Rejected"): part.rejected,
                 t("Seconds"): round(part.duration_s, 1),
                 t("Attempt"): part.attempt,
                 t("Where it ran"): part.worker,
-                t("Error"): part.error,
+                t("Error"): translated(part.error or ""),
             }
             for part in run.parts
         ]
         table(rows, "parts", most_px=400)
+
+
+def _part_state(state: PartState) -> str:
+    words: dict[PartState, str] = {
+        "waiting": t("waiting"),
+        "reading": t("reading"),
+        "sending": t("sending"),
+        "committing": t("committing"),
+        "succeeded": t("succeeded"),
+        "failed": t("failed"),
+        "cancelled": t("cancelled"),
+        "lost": t("lost"),
+    }
+    return words[state]
 
 
 def log(run: Run, lines: list[LogLine]) -> None:
@@ -73,7 +87,7 @@ def log(run: Run, lines: list[LogLine]) -> None:
             st.markdown(t("the log of that time is gone") if old else t("the log says nothing about it"))
             return
         text = "\n".join(
-            f"{moment(line.at, run.timezone, seconds=True, year=False)}  {line.level:<7}  {line.message}"
+            f"{moment(line.at, run.timezone, seconds=True, year=False)}  {line.level:<7}  {translated(line.message)}"
             for line in lines
         )
         st.code(text, language=None, wrap_lines=True)

@@ -10,7 +10,7 @@ from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
 from ui.data.status import workspace_status
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["follow", "progress"]
 
@@ -60,7 +60,7 @@ def _progress() -> None:
     for request in requests:
         subject = plain(request.job or request.run_id or "")
         text = f"{t('request {number}', number=request.request_id)} · {_word(request.kind)} {subject}"
-        answer = f": {plain(request.answer)}" if request.answer else ""
+        answer = f": {plain(translated(request.answer))}" if request.answer else ""
         if request.state == "waiting" and not status.runner_is_alive(data.now()):
             st.warning(
                 f"{text}: {t('it waits until a runner works:')} `python -m core runner`",

@@ -9,7 +9,7 @@ from ui import changes, data
 from ui.access import may
 from ui.components.text import plain
 from ui.data.status import workspace_status
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["show"]
 
@@ -27,7 +27,7 @@ def show() -> None:
     st.code("\n".join(service_commands(workspace)), language="shell", wrap_lines=True)
     why = service_problem()
     if why:
-        st.caption(t("This page cannot do it itself: {why}.", why=plain(_words(why))))
+        st.caption(t("This page cannot do it itself: {why}.", why=plain(translated(why))))
     elif st.button(
         t("Start it as a service"), key="start_service", icon=":material/play_arrow:", disabled=not may("service")
     ):
@@ -35,18 +35,3 @@ def show() -> None:
         st.rerun()
     for line in st.session_state.pop(_STARTED, []):
         st.code(line, language=None, wrap_lines=True)
-
-
-def _words(why: str) -> str:
-    return {
-        "this machine has no systemd": t("this machine has no systemd"),
-        "only root may install a service, and this page runs under another account": t(
-            "only root may install a service, and this page runs under another account"
-        ),
-        "nssm.exe, which makes it a service, is not on the PATH of this page": t(
-            "nssm.exe, which makes it a service, is not on the PATH of this page"
-        ),
-        "this page does not run with the rights of an administrator": t(
-            "this page does not run with the rights of an administrator"
-        ),
-    }.get(why, why)

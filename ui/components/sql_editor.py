@@ -14,7 +14,7 @@ import streamlit as st
 
 from core.errors import ConfigError, PsttError
 from ui import data
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["ASSETS", "sql_editor", "typed_sql"]
 
@@ -62,7 +62,7 @@ def sql_editor(
     data = {
         "text": _now(key, text),
         "dialect": _db_type(connection),
-        "marks": [{"line": error.line, "column": error.column or 1, "text": error.text}]
+        "marks": [{"line": error.line, "column": error.column or 1, "text": translated(error.text)}]
         if error and error.line
         else [],
         "disabled": disabled,

@@ -1,28 +1,35 @@
-"""Translates the texts of the page: English is the key, `it.json` has the Italian.
+"""Translates the texts of the page: English is the key, `it.po` has the Italian.
 
-The browser's language applies until the user chooses one in the header. A text without a translation is shown in English.
+The browser's language applies until the user chooses one in the header; no address holds it, so that a shared link shows
+each person the page in his own. A text without a translation is shown in English.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import streamlit as st
 
-__all__ = ["COOKIE", "LANGUAGES", "Language", "choose", "chosen", "current", "t", "tn"]
+from ui.language.catalogue import Translations, translations
+
+__all__ = ["COOKIE", "LANGUAGES", "Language", "choose", "chosen", "current", "in_language", "t", "tn", "translated"]
 
 Language = Literal["it", "en"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 COOKIE = "pstt_language"
 """What the user chose last in this browser, so that it survives a reload; `ui.components.viewport` writes it."""
 _CHOSEN = "language"
+_forced: ContextVar[Language | None] = ContextVar("language", default=None)
 
 
 def current() -> Language:
     """The language of this session: what the user chose, in it or in an earlier one, else the browser's."""
+    if (forced := _forced.get()) is not None:
+        return forced
     chosen = st.session_state.get(_CHOSEN) or st.context.cookies.get(COOKIE)
     if chosen in LANGUAGES:
         return "it" if chosen == "it" else "en"
@@ -39,6 +46,16 @@ def chosen() -> Language | None:
     return current() if st.session_state.get(_CHOSEN) in LANGUAGES else None
 
 
+@contextmanager
+def in_language(language: Language) -> Iterator[None]:
+    """Within it, texts are in that language instead of the session's."""
+    token = _forced.set(language)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
 def t(text: str, /, **values: Any) -> str:
     """The text in the session's language, with its values inserted.
 
@@ -46,12 +63,12 @@ def t(text: str, /, **values: Any) -> str:
         text: English, with `{name}` for each value; a literal, so that the tests find it.
         values: The values of the names in braces. Data has to be escaped by the caller where the text becomes Markdown.
     """
-    translated = _italian().get(text, text) if current() == "it" else text
-    return translated.format(**values) if values else translated
+    shown = _italian().texts.gettext(text) if text and current() == "it" else text
+    return shown.format(**values) if values else shown
 
 
 def tn(count: int, one: str, many: str, /, **values: Any) -> str:
-    """Returns the singular or the plural text.
+    """Returns the text in the form that this number takes in the session's language.
 
     Args:
         count: The number that decides.
@@ -59,10 +76,19 @@ def tn(count: int, one: str, many: str, /, **values: Any) -> str:
         many: English for any other number; `{count}` is inserted where it is given among the values.
         values: As in `t`.
     """
-    return t(one if count == 1 else many, **values)
+    english = one if count == 1 else many
+    shown = _italian().texts.ngettext(one, many, count) if current() == "it" else english
+    return shown.format(**values) if values else shown
+
+
+def translated(sentence: str) -> str:
+    """Returns a finished sentence of `core` in the session's language: an error, a reason, a log line.
+
+    What is not known of it, such as the answer of a server, stays as it is.
+    """
+    return _italian().sentences.translate(sentence) if current() == "it" else sentence
 
 
 @cache
-def _italian() -> dict[str, str]:
-    texts: dict[str, str] = json.loads((Path(__file__).parent / "it.json").read_text(encoding="utf-8"))
-    return texts
+def _italian() -> Translations:
+    return translations("it")

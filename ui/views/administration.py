@@ -27,7 +27,7 @@ from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.data.status import size_of_spool, workspace_status
 from ui.formats import moment, number, size
-from ui.language import t
+from ui.language import t, translated
 from ui.workspaces import home_workspace
 
 __all__ = ["show"]
@@ -241,7 +241,12 @@ def _audit() -> None:
     )
     chosen = choose(
         [
-            {t("When"): moment(e.at, zone, seconds=True), t("Who"): e.who, t("Did"): e.action, t("On"): e.object}
+            {
+                t("When"): moment(e.at, zone, seconds=True),
+                t("Who"): e.who,
+                t("Did"): translated(e.action),
+                t("On"): e.object,
+            }
             for e in found
         ],
         "audit",
@@ -286,7 +291,7 @@ def _log_lines(level: str, run: str, job: str) -> None:
         )
     )
     text = "\n".join(
-        f"{moment(line.at, zone, seconds=True, year=False)}  {line.level:<8} {f'[{line.job}] ' if line.job else ''}{line.message}"
+        f"{moment(line.at, zone, seconds=True, year=False)}  {line.level:<8} {f'[{line.job}] ' if line.job else ''}{translated(line.message)}"
         for line in lines
     )
     st.code(text, language=None, wrap_lines=True, height=480)
@@ -341,7 +346,7 @@ def _rolled_up() -> None:
             )
         )
     if note := last_note(workspace):
-        st.warning(plain(note), icon=":material/warning:")
+        st.warning(plain(translated(note)), icon=":material/warning:")
 
 
 def _versions() -> None:

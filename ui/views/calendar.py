@@ -27,7 +27,7 @@ from ui.data.outcomes import file_jobs, newest_day, outcomes_by_job, outcomes_of
 from ui.data.resending import RangeCount, count_range
 from ui.formats import day as day_text
 from ui.formats import duration, moment, number
-from ui.language import t, tn
+from ui.language import t, tn, translated
 
 __all__ = ["show"]
 
@@ -49,7 +49,7 @@ def show() -> None:
         return
     for slug, error in stranded_jobs().items():
         st.error(
-            f"**{plain(names.get(slug, slug))}**: {t('every run will fail')}: {plain(error.text)}",
+            f"**{plain(names.get(slug, slug))}**: {t('every run will fail')}: {plain(translated(error.text))}",
             icon=":material/error:",
         )
     _take()
@@ -219,8 +219,8 @@ def _linked_day() -> date | None:
 
 def _why(slot: ScheduledOutcome) -> str:
     if slot.run:
-        return slot.run.error_text or ""
-    return slot.reason or (t("it was never started: no runner worked") if slot.state == "missing" else "")
+        return translated(slot.run.error_text or "")
+    return translated(slot.reason) or (t("it was never started: no runner worked") if slot.state == "missing" else "")
 
 
 def _range(names: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from ui.components.text import indented, plain
 from ui.data.find import MessageComparison, SearchResult, compare_with_topic, find_sends
 from ui.data.status import workspace_status
 from ui.formats import milliseconds, moment, number, size
-from ui.language import t, tn
+from ui.language import t, tn, translated
 
 __all__ = ["show"]
 
@@ -128,7 +128,7 @@ def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
 def _outcome(send: dict[str, Any]) -> str:
     if send["status"] == "acknowledged":
         return f"✔ {t('acknowledged')}"
-    return f"✘ {t('not acknowledged')}: {send['error']}"
+    return f"✘ {t('not acknowledged')}: {translated(send['error'] or '')}"
 
 
 def _place(send: dict[str, Any]) -> str:
@@ -143,7 +143,10 @@ def _message(send: dict[str, Any], zone: str) -> None:
         _links(send)
         if send["status"] != "acknowledged" or send["offset"] is None:
             st.warning(
-                t("It was not acknowledged, so it has no place on the topic: {error}", error=plain(send["error"]))
+                t(
+                    "It was not acknowledged, so it has no place on the topic: {error}",
+                    error=plain(translated(send["error"] or "")),
+                )
             )
             return
         verdict = st.container()
@@ -235,7 +238,7 @@ def _on_topic(comparison: MessageComparison, zone: str) -> None:
             t("{format}, schema {id}", format=comparison.value.format, id=number(comparison.value.schema_id or 0))
         )
     if comparison.value.problem:
-        st.caption(t("Not decoded: {why}", why=plain(comparison.value.problem)))
+        st.caption(t("Not decoded: {why}", why=plain(translated(comparison.value.problem))))
     if message.value is None:
         st.caption(t("A tombstone: the key without a value."))
     text = comparison.value.text

@@ -27,7 +27,7 @@ from ui.data.outcomes import DayAnswer, today_and_yesterday
 from ui.data.overview import CountedError, Overview, Period, days_of_hours, frequent_errors, overview_figures
 from ui.data.status import workspace_status
 from ui.formats import day, day_of_year, day_short, milliseconds, moment, number, share, until, weekday
-from ui.language import t, tn
+from ui.language import t, tn, translated
 
 __all__ = ["show", "warm_up"]
 
@@ -416,7 +416,7 @@ def _tables(scope: SendFilter, period: Period) -> None:
 
 def _next(job: ActiveJob, seen: Overview) -> str:
     if job.problem:
-        return f"✘ {job.problem}"
+        return f"✘ {translated(job.problem)}"
     if job.next_scheduled_at is None:
         return t("only when asked")
     return f"{until(job.next_scheduled_at, seen.at)} · {moment(job.next_scheduled_at, job.timezone, year=False)}"
@@ -426,7 +426,7 @@ def _error_table(errors: list[CountedError], timezone: str, key: str, nothing: s
     rows = [
         {
             t("What"): error_word(error.kind),
-            t("Error"): error.text,
+            t("Error"): translated(error.text),
             t("Count"): error.count,
             t("Retried OK"): _retried(error),
             t("Last seen"): moment(error.last_seen, timezone, year=False),

@@ -17,6 +17,7 @@ from core.scheduler.next_attempt import NextAttempt
 from ui import changes
 from ui.access import may
 from ui.components import charts, live, live_run, run_details, written_files
+from ui.components.address import accept_every_language
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
@@ -31,7 +32,7 @@ from ui.data.resending import replay_options_of
 from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
 from ui.data.status import workspace_status
 from ui.formats import duration, milliseconds, moment, number, size, span_text
-from ui.language import t, tn
+from ui.language import t, tn, translated
 
 __all__ = ["show"]
 
@@ -79,6 +80,7 @@ def _filter_fields() -> tuple[SendFilter, list[str], Days, Days]:
         job = _choose("job", t("Job"), jobs, lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug))
         topic = _choose("topic", t("Topic"), topics, lambda name: name or t("all"))
         cluster = _choose("cluster", t("Environment"), clusters, lambda name: name or t("all"))
+        accept_every_language("runs_states", STATES, verdict_word, many=True)
         states = st.multiselect(
             t("State"),
             STATES,
@@ -241,7 +243,7 @@ def _head(detail: RunDetail) -> None:
     if detail.next_attempt is not None:
         _tried_again(run, detail.next_attempt)
     for warning in run.warnings:
-        st.warning(plain(warning), icon=":material/warning:")
+        st.warning(plain(translated(warning)), icon=":material/warning:")
     run_details.origin(run)
     if detail.family:
         with st.container(horizontal=True):
@@ -389,7 +391,7 @@ def _latency(detail: RunDetail) -> None:
         for cell, (name, value) in zip(cells[1:], names, strict=True):
             cell.metric(name, milliseconds(value))
         if detail.figures_problem:
-            st.warning(plain(detail.figures_problem), icon=":material/warning:")
+            st.warning(plain(translated(detail.figures_problem)), icon=":material/warning:")
         elif detail.histogram:
             charts.show(charts.histogram(detail.histogram), "histogram", t("how many messages took how long"))
         elif detail.known:
@@ -406,7 +408,7 @@ def _rejects(detail: RunDetail) -> None:
         )
         table(
             [
-                {t("Column"): column, t("Type"): kind, t("Reason"): reason, t("Rows"): count}
+                {t("Column"): column, t("Type"): kind, t("Reason"): translated(reason), t("Rows"): count}
                 for column, kind, reason, count in detail.reasons
             ],
             "reasons",
@@ -422,7 +424,7 @@ def _rejects(detail: RunDetail) -> None:
                     t("Row"): r.row_number,
                     t("Key"): r.key if r.key is not None else "–",
                     t("Column"): r.column,
-                    t("Reason"): r.reason,
+                    t("Reason"): translated(r.reason),
                     t("The row"): json.dumps(r.row, ensure_ascii=False) if r.row else "",
                 }
                 for r in rows
@@ -491,7 +493,7 @@ def _read_back(detail: RunDetail) -> None:
         )
         st.markdown(f"{counts} · {moment(found.checked_at, run.timezone, seconds=True)} · {duration(found.duration_s)}")
         if found.reason:
-            st.caption(plain(found.reason))
+            st.caption(plain(translated(found.reason)))
         if found.listed and may("rejected rows"):
             rows = [
                 {

@@ -17,7 +17,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.jobs import all_jobs
 from ui.formats import ago, moment, number
-from ui.language import t
+from ui.language import t, translated
 from ui.views.alerts.silences import OPEN_SILENCE
 from ui.views.alerts.words import rule_title, severity_word
 
@@ -65,7 +65,7 @@ def _row(incident: Incident, zone: str) -> dict[str, str]:
         t("Began"): moment(incident.first_true_at, zone),
         t("Ended"): moment(incident.ended_at, zone),
         t("Acknowledged by"): known,
-        t("What"): incident.text,
+        t("What"): translated(incident.text),
     }
 
 
@@ -86,7 +86,7 @@ def _card(incident: Incident, silence: Silence | None, zone: str) -> None:
                 )
             if silence is not None:
                 st.badge(t("silenced"), icon=":material/notifications_off:", color="gray")
-        st.markdown(plain(incident.text))
+        st.markdown(plain(translated(incident.text)))
         st.caption(_state(incident, silence, zone))
         with st.container(horizontal=True, vertical_alignment="center"):
             if incident.run_id:

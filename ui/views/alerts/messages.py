@@ -19,7 +19,7 @@ from ui.components.problem import guarded
 from ui.components.tables import table
 from ui.components.text import plain
 from ui.formats import moment, number
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["show_messages"]
 
@@ -43,12 +43,12 @@ def _entry(entry: OutboxMessage, zone: str, at: datetime | None) -> dict[str, An
     states = {"waiting": f"… {t('waits')}", "sent": f"✔ {t('sent')}", "given_up": f"✘ {t('given up')}"}
     return {
         t("State"): states[entry.state],
-        t("Subject"): entry.subject,
+        t("Subject"): translated(entry.subject),
         t("To"): ", ".join(entry.recipients) or entry.channel,
         t("Made"): moment(entry.created_at, zone),
         t("Sent, or next try"): moment(at, zone),
         t("Tries"): entry.tries,
-        t("Last error"): entry.last_error,
+        t("Last error"): translated(entry.last_error or ""),
     }
 
 
@@ -66,7 +66,7 @@ def _test_mail() -> None:
         for address in result.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
         for address, why in {**result.refused, **result.later}.items():
-            st.error(f"{plain(address)}: {plain(why)}")
+            st.error(f"{plain(address)}: {plain(translated(why))}")
 
 
 def _test_channel() -> None:

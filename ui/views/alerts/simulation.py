@@ -13,7 +13,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import moment, number
-from ui.language import t
+from ui.language import t, translated
 from ui.views.alerts.words import rule_title, severity_word
 
 __all__ = ["show_simulation"]
@@ -79,7 +79,7 @@ def _result(found: Simulation) -> None:
                     t("Subject"): one.subject,
                     t("Began"): moment(one.opened_at, zone),
                     t("Ended"): moment(one.ended_at, zone) if one.ended_at else t("still goes on"),
-                    t("What"): one.text,
+                    t("What"): translated(one.text),
                 }
                 for one in reversed(found.fired)
             ],

@@ -14,7 +14,7 @@ from ui import changes
 from ui.access import may
 from ui.components.problem import problem
 from ui.components.text import plain
-from ui.language import t
+from ui.language import t, translated
 
 SIGNS = {"pass": "✔", "warn": "▲", "fail": "✘"}
 COLOURS = {"pass": "green", "warn": "orange", "fail": "red"}
@@ -116,7 +116,7 @@ def _answer(kind: str, name: str) -> None:
         return
     for result in found:
         word = {"pass": t("good"), "warn": t("look at it"), "fail": t("not good")}[result.status]
-        text = f":{COLOURS[result.status]}[{SIGNS[result.status]} {word}] {plain(result.text)}"
+        text = f":{COLOURS[result.status]}[{SIGNS[result.status]} {word}] {plain(translated(result.text))}"
         if result.remedy:
-            text += f"  \n{t('Next')}: {plain(result.remedy)}"
+            text += f"  \n{t('Next')}: {plain(translated(result.remedy))}"
         st.markdown(text)

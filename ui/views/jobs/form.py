@@ -15,7 +15,7 @@ from ui import data
 from ui.components.problem import guarded, problem
 from ui.components.text import plain
 from ui.data.jobs import cluster_choices, query_names
-from ui.language import t
+from ui.language import t, translated
 from ui.views.jobs.form_state import FIELDS, field_key
 from ui.views.jobs.incremental import incremental_fields
 from ui.views.jobs.parameters import parameter_fields
@@ -93,7 +93,7 @@ class JobForm:
 def one_line_parts(error: PsttError) -> str:
     """The parts of a problem, one a line, as Markdown."""
     parts = [error.what, error.why, error.remedy]
-    return "  \n".join(plain(part) for part in parts if part)
+    return "  \n".join(plain(translated(part)) for part in parts if part)
 
 
 def what_fields(form: JobForm) -> None:

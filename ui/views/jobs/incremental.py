@@ -11,7 +11,8 @@ from ui import changes
 from ui.access import may
 from ui.components.problem import guarded
 from ui.components.text import plain
-from ui.language import t
+from ui.formats import moment
+from ui.language import t, translated
 from ui.views.jobs.form_state import field_key
 
 if TYPE_CHECKING:
@@ -75,11 +76,11 @@ def show_watermark(slug: str) -> None:
         if known is None:
             st.markdown(t("No run has sent a row yet."))
         else:
-            by = plain(f"{known.changed_by}{f': {known.why}' if known.why else ''}")
+            by = plain(f"{known.changed_by}{f': {translated(known.why)}' if known.why else ''}")
             st.markdown(t("All rows up to **{value}** are sent or rejected.", value=plain(known.cursor.text)))
-            st.caption(t("{when} UTC by {who}", when=f"{known.changed_at:%Y-%m-%d %H:%M:%S}", who=by))
+            st.caption(t("{when} UTC by {who}", when=moment(known.changed_at, "UTC", seconds=True), who=by))
         if report.problem:
-            st.error(plain(report.problem))
+            st.error(plain(translated(report.problem)))
         value = st.text_input(t("The next run reads the rows after"), key="watermark_value")
         why = st.text_input(t("Reason, for the audit trail"), key="watermark_why")
         is_ready = bool(value.strip() and why.strip()) and may("watermark")

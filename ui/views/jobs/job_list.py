@@ -24,7 +24,7 @@ from ui.components.verdict import coloured_word
 from ui.data.jobs import all_jobs, last_runs, stranded_jobs
 from ui.data.status import workspace_status
 from ui.formats import moment, number, until
-from ui.language import current, t
+from ui.language import current, t, translated
 from ui.views.jobs.job_dialogs import OPEN_DIALOG, show_dialog
 
 __all__ = ["show_list"]
@@ -107,7 +107,7 @@ def _row(job: Job, last: Run | None, error: ConfigError | None) -> None:
             if error is None:
                 st.caption(_next(job))
             else:
-                st.markdown(f":red[✘ {t('every run will fail')}: {plain(error.text)}]")
+                st.markdown(f":red[✘ {t('every run will fail')}: {plain(translated(error.text))}]")
         with verdict:
             _verdict(job, last)
         with buttons, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):

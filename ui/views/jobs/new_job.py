@@ -11,7 +11,7 @@ from ui.access import may
 from ui.components.links import go, link
 from ui.components.text import plain
 from ui.data.jobs import query_names
-from ui.language import t
+from ui.language import t, translated
 from ui.views.jobs.form import database_names
 from ui.views.jobs.query_page import show_queries
 
@@ -59,6 +59,6 @@ def _chosen_query(connection: str) -> str:
         return uploaded.name
     if st.button(t("Save the SQL"), key="save_new_sql", icon=":material/save:", disabled=not may("save")):
         for note in changes.save_query(uploaded.name, uploaded.getvalue(), connection, ""):
-            st.warning(plain(note))
+            st.warning(plain(translated(note)))
         st.rerun()
     return ""

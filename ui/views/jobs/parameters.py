@@ -16,7 +16,7 @@ from ui import changes, data
 from ui.access import may
 from ui.components.text import plain
 from ui.formats import moment, number
-from ui.language import t, tn
+from ui.language import t, tn, translated
 from ui.views.jobs.form_state import PARAMETERS, field_key, form_document
 from ui.views.jobs.scheduled_times import suggested_times
 
@@ -30,7 +30,7 @@ def parameter_fields() -> None:
     given: dict[str, str] = st.session_state[PARAMETERS]
     parsed = changes.parsed_query(query, connection)
     for note in parsed.notes:
-        st.warning(plain(note))
+        st.warning(plain(translated(note)))
     if parsed.parameters:
         examples = " ".join(f"`{example}`" for example in EXAMPLES)
         st.markdown(f":small[{t('Parameters of the query. Templates: {examples}', examples=examples)}]")
@@ -42,7 +42,7 @@ def parameter_fields() -> None:
         _parameter(parameter, given)
         (found,) = [p for p in changes.resolved_parameters(parsed, given, at, zone) if p.name == parameter.name]
         if found.problem:
-            st.error(plain(found.problem))
+            st.error(plain(translated(found.problem)))
         elif found.given is None and found.mandatory:
             st.error(plain(t("{name} is mandatory and has no value", name=found.name)))
         else:
@@ -96,4 +96,6 @@ def show_parameters(job: Job, at: datetime) -> None:
     parsed = changes.parsed_query(job.query, job.connection)
     found = changes.resolved_parameters(parsed, job.parameters, at, job.timezone)
     if found:
-        st.markdown(" · ".join(f"**{plain(p.name)}** = {plain(p.problem or short_value(p.value))}" for p in found))
+        st.markdown(
+            " · ".join(f"**{plain(p.name)}** = {plain(translated(p.problem) or short_value(p.value))}" for p in found)
+        )

@@ -16,7 +16,7 @@ from ui.access import may
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.formats import number, size
-from ui.language import t
+from ui.language import t, translated
 from ui.views.jobs.scheduled_times import suggested_times, time_words
 
 PREVIEW_ROWS = 20
@@ -56,7 +56,7 @@ def show_preview(job: Job) -> None:
 
 def _messages(job: Job, plan: Plan, seen: Any) -> None:
     for warning in seen.warnings:
-        st.warning(plain(warning), icon=":material/warning:")
+        st.warning(plain(translated(warning)), icon=":material/warning:")
     st.caption(
         " · ".join(f"{plain(name)} = {plain(short_value(value))}" for name, value in plan.query.values.items())
         or t("The query has no parameters.")

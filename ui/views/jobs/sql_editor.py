@@ -17,7 +17,7 @@ from ui.components.problem import guarded, problem
 from ui.components.sql_editor import sql_editor, typed_sql
 from ui.components.text import plain
 from ui.formats import size
-from ui.language import t
+from ui.language import t, translated
 from ui.views.jobs.query_dialogs import file_buttons, show_file_dialog
 from ui.views.jobs.query_versions import show_query_versions
 
@@ -128,7 +128,7 @@ def _save(name: str, content: bytes, connection: str, base: str) -> None:
 def saved(name: str, notes: tuple[str, ...]) -> None:
     """Ends the edit of an SQL file that was saved, and draws the page again."""
     for note in notes:
-        st.warning(plain(note))
+        st.warning(plain(translated(note)))
     _discard(name)
     st.toast(t("Saved"), icon=":material/check:")
     st.rerun()

@@ -1,0 +1,125 @@
+"""Brings `it.po` up to date with the sources: `python -m ui.language.update [TEXTS.json]`.
+
+New texts are added without a translation, texts that no source has any more are removed, and both are listed. A JSON file
+of English → Italian fills in what has no translation yet. Texts of other programs (pydantic, the operating system) and
+single words have no place in our sources: they are kept as they are, and new ones are written into the file by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.pofile import write_po
+
+from ui.language.catalogue import WORD, po_file, read
+from ui.language.core_texts import core_texts
+from ui.language.page_texts import page_texts
+
+__all__ = ["main", "updated"]
+
+LANGUAGE = "it"
+FOREIGN = "written by another program"
+"""Comment of a text that is in none of our sources."""
+HEADER = """\
+# Italian of PSTT Kafka. `python -m ui.language.update` adds new texts and removes old ones;
+# docs/decisions/028-catalogue.md has the terms and the rules."""
+
+
+Id = str | tuple[str, str]
+"""English, or English for one and for any other number."""
+Entry = tuple[Id, str | None, list[str], list[str]]
+"""A text, its context, the files that have it, and comments."""
+
+
+def updated(old: Catalog, given: Mapping[str, str]) -> Catalog:
+    """Returns a catalogue with the texts of the sources, in alphabetical order.
+
+    Args:
+        old: Its translations are kept.
+        given: English → translated, for what the old one does not have.
+    """
+    entries = _wanted()
+    for message in old:
+        if message.id and (message.context == WORD or FOREIGN in message.auto_comments):
+            entries.append((_first(message.id), message.context, [], message.auto_comments))
+    found = Catalog(
+        locale=LANGUAGE,
+        project="PSTT Kafka",
+        version="1",
+        msgid_bugs_address="none",
+        header_comment=HEADER,
+        fuzzy=False,
+        creation_date=datetime(2026, 11, 27, tzinfo=UTC),
+        revision_date=datetime(2026, 11, 27, tzinfo=UTC),
+        last_translator="PSTT Kafka",
+        language_team="it",
+    )
+    for id_, context, files, comments in sorted(entries, key=_order):
+        before = old.get(_first(id_), context)
+        places = [(file, None) for file in sorted(set(files))]
+        found.add(id_, _translation(id_, before, given), places, auto_comments=comments, context=context)  # type: ignore[arg-type]
+    return found
+
+
+def _wanted() -> list[Entry]:
+    files: dict[str, list[str]] = {}
+    plurals: dict[str, str] = {}
+    for text in page_texts():
+        files.setdefault(text.english, []).append(text.file)
+        if text.plural:
+            plurals[text.english] = text.plural
+    for english, place in core_texts().items():
+        files.setdefault(english, []).append(place.partition(":")[0])
+    return [
+        ((english, plurals[english]) if english in plurals else english, None, places, [])
+        for english, places in files.items()
+    ]
+
+
+def _first(id_: str | tuple[str, ...] | list[str]) -> str:
+    return id_ if isinstance(id_, str) else id_[0]
+
+
+def _order(entry: Entry) -> tuple[bool, str, str]:
+    return (bool(entry[1]), _first(entry[0]).casefold(), _first(entry[0]))
+
+
+def _translation(id_: Id, before: Message | None, given: Mapping[str, str]) -> str | tuple[str, ...]:
+    if before is not None and before.string and isinstance(before.id, str) == isinstance(id_, str):
+        return before.string  # type: ignore[return-value]
+    if isinstance(id_, str):
+        return given.get(id_, "")
+    return tuple(given.get(one, "") for one in id_)
+
+
+def _untranslated(catalog: Catalog) -> list[str]:
+    return [_first(message.id) for message in catalog if message.id and not all(_strings(message))]
+
+
+def _strings(message: Message) -> list[str]:
+    return [message.string] if isinstance(message.string, str) else list(message.string or ())
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the file anew and prints what was added, removed and lacks its translation. Returns 1 if any does."""
+    given = json.loads(Path(arguments[0]).read_text(encoding="utf-8")) if arguments else {}
+    old = read(LANGUAGE) if po_file(LANGUAGE).exists() else Catalog(locale=LANGUAGE)
+    new = updated(old, given)
+    before, after = ({_first(message.id) for message in one if message.id} for one in (old, new))
+    with po_file(LANGUAGE).open("wb") as file:
+        write_po(file, new, width=0, include_lineno=False, omit_header=False)
+    without = _untranslated(new)
+    for sign, texts in (("+", after - before), ("-", before - after), ("?", without)):
+        for text in sorted(texts):
+            print(f"{sign} {text}")
+    print(f"{len(after)} texts, {len(without)} without a translation: {po_file(LANGUAGE)}")
+    return 1 if without else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
