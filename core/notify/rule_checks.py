@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from core.clock import iso_utc
 from core.model.job import Job
@@ -38,6 +39,7 @@ SAMPLE_LIFETIME = timedelta(minutes=10)
 """A cluster without a sample for this long is not used any more."""
 MOST_DAMAGED_SEGMENTS = 100
 """Segments with an incident of their own: a failing disk damages many."""
+_LATENCIES = msgspec.json.Decoder(dict[float, int], strict=False)
 DAY = timedelta(days=1) - timedelta(microseconds=1)
 """A time that was due at the deadline of the day before belongs to that deadline."""
 
@@ -62,7 +64,8 @@ class EndedRun:
     finished_at: datetime
     acknowledged: int
     failed: int
-    latency_counts: Mapping[str, int]
+    latency_counts: Mapping[float, int]
+    """Milliseconds → messages."""
     error_text: str
 
 
@@ -212,7 +215,7 @@ def ended_run(row: sqlite3.Row) -> EndedRun:
         datetime.fromisoformat(row["finished_at"]),
         row["acknowledged"],
         row["failed"],
-        json.loads(row["latency_counts"]),
+        _LATENCIES.decode(row["latency_counts"]),
         row["error_text"] or "",
     )
 
@@ -246,7 +249,7 @@ def _latency(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation | None:
     counts: Counter[float] = Counter()
     for run in ended:
         for latency_ms, count in run.latency_counts.items():
-            counts[float(latency_ms)] += count
+            counts[latency_ms] += count
     p99 = percentile(counts, 0.99)
     if p99 is None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import get_args
 from zoneinfo import ZoneInfo
 
@@ -93,7 +94,7 @@ def simulate(
         raise ConfigError(
             f"{days} days cannot be simulated", remedy=f"choose 1 to {LONGEST_DAYS} days: older checks are not kept"
         )
-    past = _Past({job.slug: job for job in jobs}, outbox, ledger, now - timedelta(days=days), now)
+    past = _Past(alerts, {job.slug: job for job in jobs}, outbox, ledger, now - timedelta(days=days), now)
     fired = [one for name in get_args(RuleName) for one in past.fired(alerts.rules[name])]
     fired.sort(key=lambda one: (one.opened_at, one.rule, one.subject))
     return Simulation(past.since, now, dict(alerts.rules), tuple(fired))
@@ -103,8 +104,15 @@ class _Past:
     """The history of one workspace between two times."""
 
     def __init__(
-        self, jobs: Mapping[str, Job], outbox: Outbox, ledger: Ledger, since: datetime, until: datetime
+        self,
+        alerts: AlertFile,
+        jobs: Mapping[str, Job],
+        outbox: Outbox,
+        ledger: Ledger,
+        since: datetime,
+        until: datetime,
     ) -> None:
+        self._longest = timedelta(seconds=max(alerts.rules[name].for_s for name in RATES))
         self._jobs, self._outbox, self._ledger = jobs, outbox, ledger
         self.since, self.until = since, until
 
@@ -133,13 +141,19 @@ class _Past:
             yield from self._rates(rule)
 
     def _rates(self, rule: Rule) -> Iterator[tuple[str, Iterable[Point]]]:
+        begin = self.since - 2 * timedelta(seconds=rule.for_s)
+        for slug, runs in self._ended.items():
+            first = next((index for index, run in enumerate(runs) if run.finished_at > begin), len(runs))
+            yield slug, _rates(rule, runs[first:])
+
+    @cached_property
+    def _ended(self) -> Mapping[str, list[EndedRun]]:
+        """The runs of each job that ended in the span or before it within the time of a rule, in order."""
         by_job: dict[str, list[EndedRun]] = {}
-        after = self.since - 2 * timedelta(seconds=rule.for_s)
-        for row in self._outbox.rows("ended_runs", after=iso_utc(after)):
+        for row in self._outbox.rows("ended_runs", after=iso_utc(self.since - 2 * self._longest)):
             if row["job"] in self._jobs and row["acknowledged"] + row["failed"]:
                 by_job.setdefault(row["job"], []).append(ended_run(row))
-        for slug, runs in by_job.items():
-            yield slug, _rates(rule, runs)
+        return by_job
 
     def _connections(self, rule: Rule) -> Iterator[tuple[str, Iterable[Point]]]:
         by_cluster: dict[str, list[Point]] = {}
@@ -204,9 +218,20 @@ def _rates(rule: Rule, runs: Sequence[EndedRun]) -> Iterator[Point]:
     for index, run in enumerate(runs):
         while (run.finished_at - runs[first].finished_at).total_seconds() > rule.for_s:
             first += 1
+        if _is_fast(rule, runs[first : index + 1]):
+            yield run.finished_at, Evaluation(False, None, "")
+            continue
         evaluation = RATES[rule.name](rule, within(runs[first : index + 1], rule.for_s))
         if evaluation is not None:
             yield run.finished_at, evaluation
+
+
+def _is_fast(rule: Rule, runs: Sequence[EndedRun]) -> bool:
+    """Whether no message was slower than the rule allows: then their percentile need not be counted."""
+    if rule.name != "latency_p99":
+        return False
+    slowest = [max(run.latency_counts) for run in runs if run.latency_counts]
+    return bool(slowest) and max(slowest) <= (rule.threshold or 0)
 
 
 def _incidents(rule: Rule, subject: str, points: Iterable[Point], until: datetime) -> Iterator[WouldFire]:
