@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Resolved", "caller", "draft"]
 
-DEMO_ROWS = 2_000
+DEMO_ROWS = 1_000
 DEMO_DAYS = 60
 STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
@@ -470,7 +470,7 @@ def simulated_alerts(days: int, rules: Mapping[str, Mapping[str, Any]]) -> Simul
 # ── administration ────────────────────────────────────────────────────────────────────────────
 
 
-def fill_with_demo(days: int = DEMO_DAYS) -> str:
+def fill_with_demo(days: int | None = None) -> str:
     """Makes the demo in this workspace, which has to be empty. Returns the slug of its job.
 
     Raises:
@@ -480,7 +480,7 @@ def fill_with_demo(days: int = DEMO_DAYS) -> str:
     create_demo(
         data.root(),
         DEMO_ROWS,
-        days=days,
+        days=DEMO_DAYS if days is None else days,
         open_workspace=partial(open_workspace, log=False),
         caller=caller("demo"),
         now=data.now(),

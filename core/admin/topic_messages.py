@@ -99,7 +99,7 @@ class TopicMessages:
     left: int
     """How many offsets were not looked through."""
     is_mock: bool = False
-    """A demo's broker, which has only what this very process has sent."""
+    """A mock broker outside of a demo, which has only what this very process has sent."""
 
 
 def topics_of_cluster(
@@ -140,7 +140,7 @@ def browse(cluster: Cluster, topic: str, query: MessageQuery, *, caller: Caller)
 
     Raises:
         AccessRefused: The caller may not see messages.
-        ConfigError: The query asks for a partition that is not there, or contradicts itself.
+        ConfigError: The query asks for a partition that is not there, contradicts itself, or asks a mock broker for a time.
         TopicMissing: There is no such topic.
         BrokerUnavailable, NotAuthorised: The topic cannot be read.
     """
@@ -149,6 +149,12 @@ def browse(cluster: Cluster, topic: str, query: MessageQuery, *, caller: Caller)
 
     require_right(caller, RIGHT_TO_SEE["messages"])
     _require_sense(query)
+    if cluster.mock_brokers and (query.since or query.until):
+        raise ConfigError(
+            f'"{cluster.name}" does not find messages by their time',
+            why="a mock broker, as that of the demo, does not know that request",
+            remedy="choose them by partition and offset, by key or by value",
+        )
     there = _reachable(cluster)
     lookup = asked_once(schema_lookup(cluster))
     spans = offsets_of_topic(there, topic)
@@ -169,7 +175,7 @@ def browse(cluster: Cluster, topic: str, query: MessageQuery, *, caller: Caller)
         end=page.end,
         next=",".join(f"{p}:{left.start}-{left.stop}" for p, left in sorted(page.rest.items())),
         left=sum(map(len, page.rest.values())),
-        is_mock=bool(cluster.mock_brokers),
+        is_mock=_forgets(cluster),
     )
 
 
@@ -239,7 +245,7 @@ def message_of_run(
     there = _reachable(cluster)
     topic = parts[0].topic
     ranges = {part.partition: range(part.first_offset, part.last_offset + 1) for part in parts}
-    found = _step(there, topic, run.run_id, ranges, place, step, is_mock=bool(cluster.mock_brokers))
+    found = _step(there, topic, run.run_id, ranges, place, step, is_mock=_forgets(cluster))
     contiguous = all(part.count == len(ranges[part.partition]) for part in parts)
     before = sum(len(offsets) for partition, offsets in ranges.items() if partition < found.partition)
     first, last = parts[0], parts[-1]
@@ -279,7 +285,7 @@ def _step(
         if found := _first(cluster, topic, {number: wanted}, newest_first=backward, run_id=run_id):
             return found
     why = (
-        "the broker of a demo ends with the process of its run"
+        "a mock broker ends with the process of its run"
         if is_mock
         else "retention or compaction removed them, the topic was made anew, or other programs wrote very many between them"
     )
@@ -302,6 +308,11 @@ def _first(
         matches: Matches | None = (lambda key, value, headers: mark in (headers() or ())) if run_id else None
         found = reader.page(ranges, limits=limits, newest_first=newest_first, matches=matches)
     return found.messages[0] if found.messages else None
+
+
+def _forgets(cluster: Cluster) -> bool:
+    """Returns whether it is a mock broker whose messages end with its process; those of a demo are kept."""
+    return bool(cluster.mock_brokers) and cluster.kept_in is None
 
 
 def _reachable(cluster: Cluster) -> Cluster:

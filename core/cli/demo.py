@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def demo(
-    rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="Rows that the job reads.")] = 2_000,
+    rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="Rows that the job reads.")] = 1_000,
     days: Annotated[
         int | None, typer.Option(min=0, max=380, help="Earlier days with a history. Default: 60, fewer with many rows.")
     ] = None,

@@ -27,7 +27,7 @@ __all__ = [
 
 SHOWN_VALUE = 160
 """Characters of a value on the line of a list."""
-MOCK_NOTE = "a demo's broker: only what this very process has sent is there; runs have brokers of their own"
+MOCK_NOTE = "a mock broker: only what this very process has sent is there; runs have brokers of their own"
 
 
 def topic_document(topic: TopicSummary) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def groups_of_topic(
         BrokerUnavailable, NotAuthorised: The cluster cannot be asked.
     """
     if cluster.mock_brokers:
-        return GroupsOfTopic((), 0, 0, 0, "the broker of a demo does not list consumer groups")
+        return GroupsOfTopic((), 0, 0, 0, "a mock broker does not list consumer groups")
     diagnosis = Diagnosis(cluster, clock=clock, use="read")
     config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
     admin = AdminClient(config, logger=ClientLog(diagnosis, clock))

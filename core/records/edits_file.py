@@ -36,13 +36,18 @@ class EditsFile:
         self.file = file
         self.sql = load_named_sql("edits.sql")
         with self._translated():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self._db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+                try:
+                    self._prepare()
+                except BaseException:
+                    self._db.close()
+                    raise
+            except (sqlite3.OperationalError, OSError) as error:
+                if "locked" in str(error) or "busy" in str(error):
+                    raise
+                self._db = self._read_only()
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +91,27 @@ class EditsFile:
                 for statement in self.sql["schema"].split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _read_only(self) -> sqlite3.Connection:
+        """Opens the file to read on a disk that is full or read-only; one that does not exist is empty.
+
+        What is in the WAL and not in the file yet is not seen.
+        """
+        opened = self._stored() if self.file.exists() else None
+        if opened is None:
+            opened = sqlite3.connect(":memory:", isolation_level=None)
+            opened.executescript(self.sql["schema"])
+            opened.execute("PRAGMA query_only=ON")
+        opened.row_factory = sqlite3.Row
+        return opened
+
+    def _stored(self) -> sqlite3.Connection | None:
+        """Opens the file as it is on disk; None: it has no tables, as it was created while the disk was full."""
+        opened = sqlite3.connect(f"{self.file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        if opened.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'draft'").fetchone()[0]:
+            return opened
+        opened.close()
+        return None
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])

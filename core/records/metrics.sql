@@ -382,7 +382,7 @@ GROUP BY begins ORDER BY begins
 -- name: errors
 -- A failed message counts as sent later when another run of the same job and scheduled time, which makes the same ids of
 -- the same rows, has its id acknowledged.
-WITH lost AS (
+WITH lost AS MATERIALIZED (
     SELECT error, message_id, run_id, job, sent_at FROM sends
     WHERE status = 'failed' AND sent_at >= $since AND sent_at < $until AND {scope}),
 again AS (

@@ -22,7 +22,16 @@ from core.records.named_sql import load_named_sql
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["EVERYTHING", "MetricsQueries", "SendFilter", "UsualTraffic", "dicts", "metrics_sql"]
+__all__ = [
+    "EVERYTHING",
+    "USUAL_WEEKS",
+    "MetricsQueries",
+    "SendFilter",
+    "UsualTraffic",
+    "dicts",
+    "metrics_sql",
+    "usual_of",
+]
 
 QUARTER = timedelta(minutes=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -236,17 +245,8 @@ class MetricsQueries:
         self, now: datetime, days: int = 30, scope: SendFilter | None = None, last: date | None = None
     ) -> dict[date, UsualTraffic]:
         """Returns for each day of `days` what was usual before it: the band of its chart."""
-        counts: dict[date, int] = {}
-        for row in self.days(now, days + 7 * USUAL_WEEKS, scope, last):
-            counts[row["day"]] = counts.get(row["day"], 0) + row["messages"]
-        newest = last or self.today(now)
-        bands = {}
-        for back in range(days):
-            day = newest - timedelta(days=back)
-            earlier = [counts.get(day - timedelta(days=7 * week), 0) for week in range(1, USUAL_WEEKS + 1)]
-            known = [count for count in earlier if count]
-            bands[day] = UsualTraffic(len(known), _spread(known), None)
-        return bands
+        rows = self.days(now, days + 7 * USUAL_WEEKS, scope, last)
+        return usual_of(rows, last or self.today(now), days)
 
     def errors(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
@@ -380,6 +380,26 @@ class MetricsQueries:
             self._db = self._again(error)
             make_zone(self._db, self._timezone)
         return dicts(self._db.execute(sql, values))
+
+
+def usual_of(rows: Iterable[Mapping[str, Any]], newest: date, days: int) -> dict[date, UsualTraffic]:
+    """Returns for each of so many days up to `newest` what was usual before it.
+
+    Args:
+        rows: What `MetricsQueries.days` returns, beginning eight weeks (`USUAL_WEEKS`) before the first of these days.
+        newest: The last day.
+        days: How many.
+    """
+    counts: dict[date, int] = {}
+    for row in rows:
+        counts[row["day"]] = counts.get(row["day"], 0) + row["messages"]
+    bands = {}
+    for back in range(days):
+        day = newest - timedelta(days=back)
+        earlier = [counts.get(day - timedelta(days=7 * week), 0) for week in range(1, USUAL_WEEKS + 1)]
+        known = [count for count in earlier if count]
+        bands[day] = UsualTraffic(len(known), _spread(known), None)
+    return bands
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

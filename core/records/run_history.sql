@@ -36,8 +36,9 @@ SELECT scheduled_at FROM run WHERE state = 'running' AND job = :job
     AND scheduled_run_id IN (SELECT scheduled_run_id FROM scheduled_run WHERE kind = 'backfill' AND state IN ('planned', 'running'))
 
 -- name: jobs
--- SQLite takes the other columns from the row with the maximum.
-SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
+-- The newest row of each job by the index alone; the name is read from that row only.
+SELECT newest.job, run.job_name FROM (SELECT job, max(rowid) AS number FROM run GROUP BY job) newest
+    JOIN run ON run.rowid = newest.number ORDER BY newest.job
 
 -- name: topics
 SELECT DISTINCT topic FROM run ORDER BY topic

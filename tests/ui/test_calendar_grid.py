@@ -270,3 +270,16 @@ def test_no_other_file_can_be_read(both, path):
     run_id = both.runs("write")[0].run_id
     with pytest.raises(files.ConfigError, match="has written no file"):
         files.content(run_id, path)
+
+
+def test_the_first_steps_lead_to_forms(place, see):
+    app = see("overview")
+    assert [button.label for button in app.button if button.key and button.key.startswith("step_")] == ["Go there"] * 3
+    next(button for button in app.button if button.key == "step_1. A connection").click().run()
+    assert "database" in app.query_params["add"]
+    app = see("connections", add="database")
+    assert not app.exception
+    assert app.session_state["connection_editing"] == ("database", None)
+    app.session_state["connection_editing"] = None  # the form was closed
+    assert not app.run().exception
+    assert app.session_state["connection_editing"] is None

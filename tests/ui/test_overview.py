@@ -16,7 +16,7 @@ from core.workspace.paths import Workspace
 from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words
-from ui import data
+from ui import changes, data
 from ui.data import overview
 from ui.data.outcomes import outcomes_by_job
 from ui.formats import day
@@ -122,7 +122,8 @@ def test_an_empty_workspace_shows_three_steps_and_no_chart(empty, see):
     assert not app.get("plotly_chart")
 
 
-def test_the_demo_fills_an_empty_workspace_and_asks_the_runner_for_its_run(empty, see):
+def test_the_demo_fills_an_empty_workspace_and_asks_the_runner_for_its_run(empty, see, monkeypatch):
+    monkeypatch.setattr(changes, "DEMO_DAYS", 1)
     app = see("overview")
     next(button for button in app.button if button.label == "Fill with the demo").click().run()
     assert not app.exception

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -402,3 +403,19 @@ def test_drafts_end_with_their_age_their_number_and_their_size(drafts: Drafts, m
     assert kept.document == "x"
     with EditsFile(drafts._file.file) as file:
         assert file.rows("drafts", {"user": "bruno", "since": ""}) == []
+
+
+def test_on_a_disk_that_cannot_be_written_versions_are_read_and_no_draft_is_taken(
+    place: Workspace, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(place, ledger, b"SELECT 2", NOW)
+    full = sqlite3.OperationalError("unable to open database file")
+    monkeypatch.setattr(EditsFile, "_prepare", lambda file: (_ for _ in ()).throw(full))
+    with query_versions(place) as versions:
+        assert [version.size_bytes for version in versions.of_query("old.sql")] == [8, len(SQL)]
+    with EditsFile(place.edits_file) as file, pytest.raises(StorageFailed):
+        Drafts(file).save(Draft("anna", "job", "a", "", "{}", NOW))
+    with EditsFile(place.root / "none.sqlite") as file:
+        assert Drafts(file).of_user("anna", NOW) == []
+        with pytest.raises(StorageFailed):
+            Drafts(file).save(Draft("anna", "job", "a", "", "{}", NOW))

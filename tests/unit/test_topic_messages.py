@@ -76,6 +76,7 @@ def test_messages_are_chosen_by_key_value_partition_and_offset():
         ({"partitions": (0, 9)}, "no partition 9"),
         ({"first_offset": 5, "last_offset": 4}, "after offset 4"),
         ({"since": NOW, "until": NOW}, "time range is empty"),
+        ({"since": NOW}, "does not find messages by their time"),
         ({"limit": 0}, "1 to 500 messages"),
         ({"limit": 501}, "1 to 500 messages"),
         ({"rest": "0:1-2;1:3-4"}, "not named as the page before"),
@@ -112,7 +113,7 @@ def test_one_message_is_read_whole_and_one_that_is_not_there_says_so():
 
 def test_the_brokers_of_a_demo_say_that_they_list_no_groups():
     found = consumer_groups(CLUSTER, TOPIC)
-    assert (found.groups, found.note) == ((), "the broker of a demo does not list consumer groups")
+    assert (found.groups, found.note) == ((), "a mock broker does not list consumer groups")
 
 
 def run(*words, given=0):

@@ -5,7 +5,7 @@ Streamlit has no element that can be clicked, drawn over and used by keyboard, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -22,7 +22,17 @@ from ui.formats import day as day_text
 from ui.formats import month_short
 from ui.language import current, t
 
-__all__ = ["Asked", "Chosen", "GridRow", "asked_for", "attempt_colour", "day_grid", "grid_data", "seconds_of"]
+__all__ = [
+    "Asked",
+    "Chosen",
+    "GridRow",
+    "asked_for",
+    "attempt_colour",
+    "day_grid",
+    "grid_data",
+    "seconds_of",
+    "waiting",
+]
 
 STATES: tuple[DayState, ...] = (
     "complete", "complete_with_rejects", "partial", "failed", "missing", "running", "waiting"
@@ -81,6 +91,12 @@ def day_grid(
         data=grid_data(rows, days, today, chosen, now), key=key, on_asked_change=lambda: None, height="content"
     )
     return asked_for(answer.get("asked"), {row.slug for row in rows})
+
+
+def waiting(key: str, slugs: Collection[str]) -> Asked | None:
+    """Returns what the grid of that session key was asked for, before it is drawn; None: nothing."""
+    state = st.session_state.get(key)
+    return asked_for(state.get("asked"), slugs) if state else None
 
 
 def grid_data(
@@ -165,7 +181,7 @@ def seconds_of(run: Run, now: datetime) -> float:
     return round(max(seconds, 0.0), 1)
 
 
-def asked_for(answer: Any, slugs: set[str]) -> Asked | None:
+def asked_for(answer: Any, slugs: Collection[str]) -> Asked | None:
     """Returns what the browser sent; None where it is nothing, or nothing that the grid would send.
 
     Args:

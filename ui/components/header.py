@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.admin.start_runner import start_commands
 from core.workspace.paths import Workspace
-from ui import data
+from ui import data, drafts
 from ui.access import CurrentUser, current_user, role_word
 from ui.components import tour
 from ui.components.problem import fragment
@@ -78,6 +78,7 @@ def _workspace_switch() -> None:
 
     def switch() -> None:
         if chosen := st.session_state.get("workspace_switch"):
+            drafts.keep_typed()  # the forms of this workspace are forgotten
             st.query_params.clear()  # what it asked for is of the other workspace
             data.choose_workspace(chosen)
 

@@ -36,7 +36,7 @@ def show() -> None:
         and not (only and row.origin == "default")
     ]
     if shown:
-        table([_cells(row) for row in shown], "settings")
+        table([_cells(row) for row in shown], "settings", whole=[t("Setting")])
     else:
         st.markdown(t("No setting is like that.") if wanted else t("Every setting is at its default."))
     st.caption(t("Order: job, connections.json, environment, .env, default. Secrets are never shown."))

@@ -34,6 +34,8 @@ LABEL_PX = 16
 """The edges of a coloured label."""
 CARDS = 20
 """Cards that are drawn at first; a button draws as many more."""
+PAIR = 2
+"""Columns of a table of names and values, which is one card."""
 HEADING_CELLS = 2
 """Cells in the heading of a card that can be chosen, such as verdict and job."""
 EMPTY = ("", "–", None)
@@ -45,7 +47,8 @@ _CARD_STYLE = """<style>
 .pstt-card dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .8rem; margin: .3rem 0 0; padding: 0 }
 .pstt-card dt, .pstt-card dd { margin: 0; padding: 0 }
 .pstt-card dt { opacity: .75 }
-[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0 }
+[class*="st-key-cards-"] [role=radiogroup] label { position: static }
+[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0; z-index: 1 }
 [class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
 </style>"""
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
@@ -57,6 +60,7 @@ def table(
     *,
     most_px: int = MOST_PX,
     names: Sequence[str] = (),
+    whole: Sequence[str] = (),
     missing: str | None = None,
 ) -> None:
     """Draws rows. Cells are shown as plain text.
@@ -66,18 +70,21 @@ def table(
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
+        whole: Columns that are never cut off, however long their values are.
         missing: What a cell without a value shows; None: `None`.
     """
     if is_narrow():
         shown = _first(rows, key)
-        st.html(_CARD_STYLE + "".join(map(_card, shown)))
+        cards = [{n: missing if v is None and missing else v for n, v in row.items()} for row in shown]
+        is_pairs = all(len(row) == PAIR for row in cards)
+        st.html(_CARD_STYLE + (_pairs(cards) if is_pairs else "".join(map(_card, cards))))
         _more(rows, shown, key)
         return
     st.dataframe(
         _drawn(rows),
         hide_index=True,
         key=key,
-        column_config=_config(rows, names),
+        column_config=_config(rows, names, whole),
         height=_height(rows, most_px),
         placeholder=missing,
     )
@@ -110,9 +117,7 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: (
-                f"**{' · '.join(map(coloured, list(_cells(shown[index]).values())[:HEADING_CELLS]))}**"
-            ),
+            format_func=lambda index: f"**{' · '.join(map(coloured, _heading(shown[index])[:HEADING_CELLS]))}**",
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
@@ -138,14 +143,30 @@ def _more(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]], key: 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     """The cells that say something, as text."""
-    return {name: number(value) if isinstance(value, int) and _is_number(value) else str(value)
-            for name, value in row.items() if value not in EMPTY}  # fmt: skip
+    return {name: _text(value) for name, value in row.items() if value not in EMPTY}
+
+
+def _text(value: Any) -> str:
+    return number(value) if isinstance(value, int) and _is_number(value) else str(value)
 
 
 def _card(row: dict[str, Any]) -> str:
-    (_, heading), *others = _cells(row).items() or [("", "–")]
+    others = list(_cells(row).items())[1:]
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in others)
+    heading = next(iter(_heading(row)), "–")
     return f'<div class="pstt-card"><strong>{escape(heading)}</strong><dl>{pairs}</dl></div>'
+
+
+def _pairs(rows: Sequence[dict[str, Any]]) -> str:
+    """One card for a table of names and values."""
+    cells = [map(escape, map(_text, row.values())) for row in rows]
+    pairs = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in cells)
+    return f'<div class="pstt-card"><dl>{pairs}</dl></div>'
+
+
+def _heading(row: dict[str, Any]) -> list[str]:
+    """The cells as they are in the heading of a card: a number says what it counts."""
+    return [f"{name} {text}" if _is_number(row[name]) else text for name, text in _cells(row).items()]
 
 
 def _caption(row: dict[str, Any]) -> str:
@@ -153,7 +174,7 @@ def _caption(row: dict[str, Any]) -> str:
     return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
-def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, Any]:
     """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
@@ -163,9 +184,13 @@ def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, A
         elif values and all(_is_number(value) for value in values):
             width = _width_px(name, map(_written, values), DIGIT_PX)
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
-        elif name not in names and 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT:
+        elif name not in names and (name in whole or _is_short(values)):
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
     return found
+
+
+def _is_short(values: Sequence[Any]) -> bool:
+    return 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT
 
 
 def _drawn(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -20,7 +21,11 @@ from ui.data.status import workspace_status
 if TYPE_CHECKING:
     from core.app import App
 
-__all__ = ["DayAnswer", "file_jobs", "newest_day", "outcomes_by_job", "today_and_yesterday"]
+__all__ = ["DayAnswer", "file_jobs", "newest_day", "outcomes_by_job", "outcomes_of_job", "today_and_yesterday"]
+
+MANY_JOBS = 50
+CHECK_MANY_S = 30.0
+"""Seconds between two checks of more than so many jobs: 250 of them take a second."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +67,42 @@ def _answer(day: date, outcomes: list[ScheduledOutcome], files: set[str]) -> Day
 
 
 def outcomes_by_job(days: int) -> dict[str, list[ScheduledOutcome]]:
-    """Slug → the outcome of each scheduled time of the last days, today included, of every job."""
-    return _outcomes_by_job(data.root(), days)
+    """Slug → the outcome of each scheduled time of the last days, today included, of every job.
+
+    They are up to `CHECK_S` seconds old, with many jobs up to `CHECK_MANY_S`.
+    """
+    fresh_s = CHECK_MANY_S if len(all_jobs()[0]) > MANY_JOBS else data.CHECK_S
+    return _outcomes_by_job(data.root(), days, int(time.monotonic() / fresh_s))
 
 
-@st.cache_resource(ttl=data.CHECK_S, show_spinner=False, max_entries=32)  # it is never changed: readers need no copy
-def _outcomes_by_job(folder: Path, days: int) -> dict[str, list[ScheduledOutcome]]:
+@st.cache_resource(ttl=CHECK_MANY_S, show_spinner=False, max_entries=32)  # it is never changed: readers need no copy
+def _outcomes_by_job(folder: Path, days: int, period: int) -> dict[str, list[ScheduledOutcome]]:
     at = data.now()
     with open_workspace(folder, log=False) as app:
-        found = {}
-        for job in _jobs(folder, app):
-            today = at.astimezone(ZoneInfo(job.timezone)).date()
-            first = today - timedelta(days=days - 1)
-            found[job.slug] = outcomes_of_days(job, app.ledger, first, today, at)
-    return found
+        return {job.slug: _of_last_days(job, app, days, at) for job in _jobs(folder, app)}
 
 
 data.on_clear(_outcomes_by_job.clear)
+
+
+def outcomes_of_job(slug: str, days: int) -> list[ScheduledOutcome]:
+    """The same of one job, up to `STATUS_TTL_S` seconds old; empty where there is no such job."""
+    return _outcomes_of_job(data.root(), slug, days)
+
+
+@st.cache_resource(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=64)
+def _outcomes_of_job(folder: Path, slug: str, days: int) -> list[ScheduledOutcome]:
+    with open_workspace(folder, log=False) as app:
+        job = next((job for job in _jobs(folder, app) if job.slug == slug), None)
+        return [] if job is None else _of_last_days(job, app, days, data.now())
+
+
+data.on_clear(_outcomes_of_job.clear)
+
+
+def _of_last_days(job: Job, app: App, days: int, at: datetime) -> list[ScheduledOutcome]:
+    today = at.astimezone(ZoneInfo(job.timezone)).date()
+    return outcomes_of_days(job, app.ledger, today - timedelta(days=days - 1), today, at)
 
 
 def file_jobs() -> set[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ConfigError
 from core.notify.rules import load_alerts
-from core.records.metrics_queries import SendFilter, UsualTraffic
+from core.records.metrics_queries import USUAL_WEEKS, SendFilter, UsualTraffic, usual_of
 from core.workspace.paths import Workspace
 from ui import data
 from ui.cache import SharedCache
@@ -137,12 +137,16 @@ def _the_period(
     figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int, last: date | None
 ) -> dict[str, Any]:
     newest = last or figures.today(at)
+    # One reading for the chart, the week before it and its band of eight weeks: it reads every quarter of an hour.
+    rows = figures.days(at, days + 7 * USUAL_WEEKS, send_filter, last)
+    first = newest - timedelta(days=days - 1)
+    week = timedelta(days=7)
     return {
-        "days": figures.days(at, days, send_filter, last),
-        "days_before": figures.days(at, days, send_filter, newest - timedelta(days=7)),
+        "days": [row for row in rows if row["day"] >= first],
+        "days_before": [row for row in rows if first - week <= row["day"] <= newest - week],
         "messages_before": figures.week_before(at, days, send_filter, last)["messages"],
         "rejected_days": figures.rejected_days(at, days, send_filter, last),
-        "usual_days": figures.usual_days(at, days, send_filter, last),
+        "usual_days": usual_of(rows, newest, days),
     }
 
 

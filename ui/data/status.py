@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from ui.data.jobs import jobs_of
 if TYPE_CHECKING:
     from core.app import App
 
-__all__ = ["ClusterStatus", "WorkspaceStatus", "status_of", "workspace_status"]
+__all__ = ["ClusterStatus", "WorkspaceStatus", "size_of_spool", "status_of", "workspace_status"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,18 @@ def status_of(folder: Path) -> WorkspaceStatus:
             damaged=len(damaged_segments(app.workspace.spool_dir)),
             is_demo=app.workspace.is_demo,
         )
+
+
+@st.cache_data(ttl=60, show_spinner=False, max_entries=32)
+def size_of_spool(folder: Path) -> tuple[int, int]:
+    """Returns how many segments the spool has, and their bytes; up to a minute old, since a year has 40,000."""
+    sizes: list[int] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as files:
+        for file in files:
+            if file.name.endswith(".parquet"):
+                with suppress(FileNotFoundError):  # merged meanwhile
+                    sizes.append(file.stat().st_size)
+    return len(sizes), sum(sizes)
 
 
 def _clusters(app: App) -> Iterator[ClusterStatus]:

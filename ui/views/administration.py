@@ -25,7 +25,7 @@ from ui.components.known_since import known_since
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
-from ui.data.status import workspace_status
+from ui.data.status import size_of_spool, workspace_status
 from ui.formats import moment, number, size
 from ui.language import t, translated
 from ui.workspaces import home_workspace
@@ -300,7 +300,7 @@ def _log_lines(level: str, run: str, job: str) -> None:
 def _metrics() -> None:
     workspace, zone = data.workspace(), workspace_status().timezone
     file = workspace.metrics_file
-    segments = list(workspace.spool_dir.glob("*.parquet")) if workspace.spool_dir.is_dir() else []
+    segments, segment_bytes = size_of_spool(workspace.spool_dir)
     left, middle, right = st.columns(3)
     if file.exists():
         stat = file.stat()
@@ -309,8 +309,8 @@ def _metrics() -> None:
     else:
         left.metric("metrics.duckdb", NONE)
         left.caption(t("not made yet, the first run makes it"))
-    middle.metric(t("Segments in the spool"), number(len(segments)))
-    middle.caption(size(sum(segment.stat().st_size for segment in segments)))
+    middle.metric(t("Segments in the spool"), number(segments))
+    middle.caption(size(segment_bytes))
     ledger = workspace.ledger_file
     right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
     guarded(_rolled_up)()

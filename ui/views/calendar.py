@@ -14,7 +14,7 @@ from ui import changes, data
 from ui.access import may
 from ui.components.attempt_bars import attempt_bars
 from ui.components.backfills import choose_how, show_backfills
-from ui.components.day_grid import Asked, Chosen, GridRow, day_grid
+from ui.components.day_grid import Asked, Chosen, GridRow, day_grid, waiting
 from ui.components.links import address, go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
@@ -23,7 +23,7 @@ from ui.components.text import plain
 from ui.components.verdict import coloured_word, verdict_word
 from ui.data.filters import filter_choices
 from ui.data.jobs import stranded_jobs
-from ui.data.outcomes import file_jobs, newest_day, outcomes_by_job
+from ui.data.outcomes import file_jobs, newest_day, outcomes_by_job, outcomes_of_job
 from ui.data.resending import RangeCount, count_range
 from ui.formats import day as day_text
 from ui.formats import duration, moment, number
@@ -34,6 +34,7 @@ __all__ = ["show"]
 DAYS = 60
 EVERY_S = 15
 """Seconds between two drawings of the grid."""
+GRID = "calendar_grid"
 ASKED = "calendar_asked"
 """Session key of what the grid was asked for, until the fields below it have it."""
 
@@ -72,7 +73,9 @@ def _names() -> dict[str, str]:
 
 @fragment(run_every=EVERY_S)
 def _grid() -> None:
-    names, stranded, files = _names(), stranded_jobs(), file_jobs()
+    names = _names()
+    _follow(waiting(GRID, names))  # before the grid is drawn: the whole page is drawn next
+    stranded, files = stranded_jobs(), file_jobs()
     outcomes = outcomes_by_job(DAYS)
     today = newest_day()
     rows = [
@@ -87,12 +90,17 @@ def _grid() -> None:
         for slug in names
     ]
     axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
-    asked = day_grid(rows, axis, today, _chosen(today), data.now(), "calendar_grid")
+    asked = day_grid(rows, axis, today, _chosen(today), data.now(), GRID)
     st.caption(
         t(
             "Days are those of each job's zone. A click opens the day; drawing over several, or Shift with the arrow keys, marks a range to send again."
         )
     )
+    _follow(asked)
+
+
+def _follow(asked: Asked | None) -> None:
+    """Opens the job, or draws the page again with the day or the range in its fields."""
     if asked is None:
         return
     if asked.days is None:
@@ -141,7 +149,7 @@ def _day(names: dict[str, str]) -> None:
         chosen = _choose_days("calendar_day", t("Day"), _linked_day() or newest_day(), width=160)
     if slug is None or not isinstance(chosen, date):
         return
-    outcomes = outcomes_by_job(DAYS).get(slug, [])
+    outcomes = outcomes_of_job(slug, DAYS)
     slots = _by_day(outcomes).get(chosen, [])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{day_text(chosen)}**: {coloured_word(day_state(slots))}", width="content")

@@ -108,6 +108,7 @@ def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[s
         format_func=name,
         key=f"runs_{asked}",
         bind="query-params",
+        placeholder=t("all"),
         width=240,
     )
 
@@ -147,6 +148,8 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
     timezone = workspace_status().timezone
     running = {one.run.run_id: one for one in running_now()}
     rows = [_row(run, running.get(run.run_id)) for run in runs]
+    if all(run.attempt == 1 for run in runs):  # the usual case: the last columns have room
+        rows = [{name: cell for name, cell in row.items() if name != t("Attempt")} for row in rows]
     if found.by_hand:
         st.caption(
             tn(

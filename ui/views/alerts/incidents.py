@@ -44,7 +44,10 @@ def show_incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zon
     if ended:
         st.subheader(t("Ended"), anchor=False)
         st.caption(t("Times are those of {zone}.", zone=plain(zone)))
-        table([_row(incident, zone) for incident in ended], "alerts_ended", most_px=400)
+        rows = [_row(incident, zone) for incident in ended]
+        if not any(row[t("Acknowledged by")] for row in rows):
+            rows = [{name: cell for name, cell in row.items() if name != t("Acknowledged by")} for row in rows]
+        table(rows, "alerts_ended", most_px=400)
 
 
 def _rank(incident: Incident) -> tuple[bool, bool, bool, int]:

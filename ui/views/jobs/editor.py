@@ -51,6 +51,8 @@ def show_editor(slug: str) -> None:
     if file is None or file.slug != slug or JSON_TEXT not in st.session_state:
         load_form(slug)
     file = st.session_state[FILE]
+    heading = st.empty()
+    heading.title(plain(slug), anchor=False)
     offer = drafts.offer_draft("job", slug, file.sha256, partial(_show_draft, slug))
     if offer.is_open:
         return
@@ -61,7 +63,6 @@ def show_editor(slug: str) -> None:
     if as_stored.job is None or as_stored.problems:
         _broken(slug, as_stored)
         return
-    heading = st.empty()
     progress()
     form, raw, sql, versions = st.tabs([t("Job"), t("JSON"), t("SQL"), t("Versions")])
     with form:
@@ -84,7 +85,6 @@ def _show_draft(slug: str, draft: drafts.Draft) -> None:
 
 def _broken(slug: str, found: changes.Draft) -> None:
     """Shows the text of a file that is not a valid job, to be fixed."""
-    st.title(plain(slug), anchor=False)
     st.markdown(t("This file is not a valid job. Fix it here; then the form is shown."))
     for error in found.problems:
         problem(error)

@@ -45,8 +45,8 @@ def show_list() -> None:
         if st.button(t("Queries"), icon=":material/database:", key="job_queries"):
             go("jobs", new="query")
     if not jobs and not problems:
-        first_steps.show()
         guarded(show_deleted)("job")
+        first_steps.show()
         return
     found = [job for job in jobs if _matches(job, wanted)]
     page = _page(len(found))

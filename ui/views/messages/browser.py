@@ -140,9 +140,7 @@ def _summary(found: TopicMessages, zone: str) -> None:
     st.markdown(" ".join(parts))
     if found.is_mock:
         st.info(
-            t(
-                "This is the broker of a demo: it lives inside each process, so only what this page itself has sent is here."
-            ),
+            t("This is a mock broker: it lives inside each process, so only what this page itself has sent is here."),
             icon=":material/info:",
         )
     st.caption(

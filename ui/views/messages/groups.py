@@ -38,7 +38,7 @@ def _groups(cluster: str, topic: str) -> None:
         st.session_state[_FOUND] = known
     found: GroupsOfTopic = known[1]
     if found.note:
-        st.info(t("The broker of a demo does not list consumer groups."), icon=":material/info:")
+        st.info(t("A mock broker, as that of the demo, does not list consumer groups."), icon=":material/info:")
         return
     if not found.groups:
         st.info(t("No consumer group reads this topic, or has read it."), icon=":material/group_off:")
