@@ -18,6 +18,7 @@ from core.model.run import Run
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.proxy import Proxy
+from tests.rigs.sqlserver import number_table
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 STOP_TIMEOUT_S = 9
@@ -28,8 +29,7 @@ AFTER_BYTES = 8_000_000
 PASSWORD = "geheim-4711"
 ROWS = {
     "postgresql": "SELECT lpad(g::text, 12, '0') AS barcode, repeat('x', 500) AS text FROM generate_series(1, 100000) g",
-    "sqlserver": "SELECT n AS barcode, REPLICATE('x', 500) AS text FROM (SELECT TOP 100000 ROW_NUMBER() OVER "
-    "(ORDER BY (SELECT 1)) AS n FROM sys.all_columns a CROSS JOIN sys.all_columns b) q",
+    "sqlserver": f"SELECT n AS barcode, REPLICATE('x', 500) AS text FROM {number_table(100_000)}",
     "oracle": "SELECT barcode, text FROM parcels",
 }
 

@@ -29,6 +29,7 @@ from core.model.source import Rows, Source
 from core.sources import open_source
 from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports
+from tests.rigs.sqlserver import SLOW_COUNT, number_table
 from tests.rigs.waiting import until
 
 if TYPE_CHECKING:
@@ -264,9 +265,8 @@ class MySqlSourceRig(SourceRig):
 class SqlServerSourceRig(SourceRig):
     """A server that speaks TDS; `unshown` is of the test server, a real SQL Server supports more."""
 
-    _crossed = "(SELECT TOP {} ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS n FROM sys.all_columns a CROSS JOIN sys.all_columns b) q"
-    slow = "SELECT COUNT(*) AS c FROM (SELECT TOP 20000000 a.object_id FROM sys.all_columns a CROSS JOIN sys.all_columns b) q"
-    slow_rows = f"SELECT n, REPLICATE('x', 500) AS name FROM {_crossed.format(200_000)}"
+    slow = SLOW_COUNT
+    slow_rows = f"SELECT n, REPLICATE('x', 500) AS name FROM {number_table(200_000)}"
     setting = "SET DATEFIRST 3"
     setting_shown = "SELECT CASE @@DATEFIRST WHEN 3 THEN 'ON' ELSE 'OFF' END AS shown"
     unshown = {  # noqa: RUF012 - never changed
@@ -296,7 +296,7 @@ class SqlServerSourceRig(SourceRig):
         return int(self._rows(f"SELECT COUNT(*) FROM {self.table}")[0][0])
 
     def numbers(self, count: int) -> str:
-        return f"SELECT n, 'p' + CAST(n AS varchar(9)) AS name FROM {self._crossed.format(count)}"
+        return f"SELECT n, 'p' + CAST(n AS varchar(9)) AS name FROM {number_table(count)}"
 
     def bound(self, value: str) -> Step:
         return Step("SELECT CAST(? AS nvarchar(100)) AS x", (value,))

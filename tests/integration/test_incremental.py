@@ -25,7 +25,7 @@ from core.sources import find_dialect, open_source
 from core.sql.incremental import cursor_columns, shown
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
-from tests.rigs.sqlserver import SqlServerRig
+from tests.rigs.sqlserver import SqlServerRig, number_table
 from tests.rigs.sweeps import sweep
 from tests.rigs.workspace import command, environment, make_workspace
 
@@ -121,18 +121,17 @@ def test_postgresql_columns_that_are_no_cursor(postgres: PostgresRig, expression
             )
 
 
-SQLSERVER_ROWS = "(SELECT TOP {} ROW_NUMBER() OVER (ORDER BY a.object_id) AS g FROM sys.all_columns a) n"
 SQLSERVER_TIMES = {
-    "datetime2 with seven digits": "DATEADD(nanosecond, 100, DATEADD(second, 10 * g, CAST('2026-03-29' AS datetime2(7))))",
-    "datetime": "DATEADD(millisecond, 3, DATEADD(second, 10 * g, CAST('2026-03-29' AS datetime)))",
-    "date": "DATEADD(day, g - 60, CAST('2026-03-29' AS date))",
+    "datetime2 with seven digits": "DATEADD(nanosecond, 100, DATEADD(second, 10 * n, CAST('2026-03-29' AS datetime2(7))))",
+    "datetime": "DATEADD(millisecond, 3, DATEADD(second, 10 * n, CAST('2026-03-29' AS datetime)))",
+    "date": "DATEADD(day, n - 60, CAST('2026-03-29' AS date))",
 }
 
 
 @pytest.mark.parametrize("expression", SQLSERVER_TIMES.values(), ids=SQLSERVER_TIMES.keys())
 @pytest.mark.parametrize("tie", [None, "g"])
 def test_sqlserver_times_are_read_once(sqlserver: SqlServerRig, expression: str, tie: str | None) -> None:
-    sql = f"SELECT {expression} AS [At This], g FROM {SQLSERVER_ROWS.format(ROWS)}"
+    sql = f"SELECT {expression} AS [At This], n AS g FROM {number_table(ROWS)}"
     counts = walk(
         sqlserver.connection(), [sql] * 5, Incremental("at this", "timestamp", tie_column=tie), in_thirds(600)
     )
@@ -141,7 +140,7 @@ def test_sqlserver_times_are_read_once(sqlserver: SqlServerRig, expression: str,
 
 
 def test_sqlserver_numbers_are_read_once(sqlserver: SqlServerRig) -> None:
-    sqls = [f"SELECT CAST(g AS decimal(38, 0)) AS id FROM {SQLSERVER_ROWS.format(n)}" for n in (20, 20, 50)]
+    sqls = [f"SELECT CAST(n AS decimal(38, 0)) AS id FROM {number_table(count)}" for count in (20, 20, 50)]
     assert walk(sqlserver.connection(), sqls, Incremental("ID", "integer"), [None] * 3) == [20, 0, 30]
 
 

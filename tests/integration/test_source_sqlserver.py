@@ -25,16 +25,10 @@ from core.model.query import Step
 from core.sources import sqlserver as sqlserver_module
 from core.sources.sqlserver import SqlServerSource
 from tests.rigs.proxy import Proxy
-from tests.rigs.sqlserver import SqlServerRig
+from tests.rigs.sqlserver import SLOW_COUNT, SqlServerRig, number_table
 
 PASSWORD = "s3cr3t;{pä}'--"
-NUMBERS = (
-    "SELECT TOP {} ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS n, REPLICATE('x', 200) AS filling"
-    " FROM sys.all_columns a CROSS JOIN sys.all_columns b"
-)
-SLOW = (
-    "SELECT COUNT(*) AS c FROM (SELECT TOP 20000000 a.object_id FROM sys.all_columns a CROSS JOIN sys.all_columns b) q"
-)
+MANY_ROWS = f"SELECT n, REPLICATE('x', 200) AS filling FROM {number_table(300_000)}"
 PATIENCE_S = 15.0
 
 
@@ -233,7 +227,7 @@ def test_dates_and_any_unicode_are_bound_and_compared(sqlserver: SqlServerRig) -
 
 
 def test_statement_timeout_ends_the_query_and_names_the_setting(sqlserver: SqlServerRig) -> None:
-    error = failure(sqlserver, SLOW, statement_timeout_s=1)
+    error = failure(sqlserver, SLOW_COUNT, statement_timeout_s=1)
     assert type(error) is QueryFailed
     assert "statement_timeout_s = 1 s" in error.text
 
@@ -265,7 +259,7 @@ def test_cancel_sends_tds_attention_and_its_answer_ends_the_read(sqlserver: SqlS
         timer = threading.Timer(1.5, source.cancel)  # a login takes half a second here
         timer.start()
         began = time.monotonic()
-        with closing(source), pytest.raises(RunCancelled), source.read([Step(SLOW)], count=count):
+        with closing(source), pytest.raises(RunCancelled), source.read([Step(SLOW_COUNT)], count=count):
             pass
         timer.join()
     assert attentions
@@ -277,7 +271,7 @@ def test_cancel_amid_the_rows_is_never_a_complete_result(sqlserver: SqlServerRig
     seen = []
 
     def consume() -> None:
-        with source.read([Step(NUMBERS.format(300_000))], fetch_rows=1000) as reading:
+        with source.read([Step(MANY_ROWS)], fetch_rows=1000) as reading:
             for rows in reading:
                 seen.append(len(rows.rows))
                 if len(seen) == 3:
@@ -293,7 +287,7 @@ def test_connection_lost_before_the_first_row_is_retriable(sqlserver: SqlServerR
     with Proxy(sqlserver.host, sqlserver.port) as way:
         timer = threading.Timer(1.5, lambda: way.cut(reset=reset))
         timer.start()
-        error = failure(sqlserver, SLOW, host=way.host, port=way.port)
+        error = failure(sqlserver, SLOW_COUNT, host=way.host, port=way.port)
         timer.join()
     assert type(error) is SourceUnavailable
     assert error.is_retriable
@@ -306,7 +300,7 @@ def test_connection_lost_after_the_first_row_fails_the_read_for_good(sqlserver: 
         source = SqlServerSource(sqlserver.connection(host=way.host, port=way.port))
 
         def consume() -> None:
-            with source.read([Step(NUMBERS.format(300_000))], fetch_rows=1000) as reading:
+            with source.read([Step(MANY_ROWS)], fetch_rows=1000) as reading:
                 for rows in reading:
                     seen.append(len(rows.rows))
                     if len(seen) == 2:

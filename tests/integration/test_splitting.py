@@ -18,7 +18,7 @@ from core.model.source import Column, Split
 from core.sources import find_dialect, open_source
 from core.sql.partitioning import part_steps, require_wrappable
 from tests.rigs.postgres import PostgresRig
-from tests.rigs.sqlserver import SqlServerRig
+from tests.rigs.sqlserver import SqlServerRig, number_table
 
 
 def parts_of(source: Any, split: Split) -> list[list[tuple[Any, ...]]]:
@@ -258,17 +258,17 @@ def test_sqlite_in_wal_mode_has_no_common_snapshot_and_says_so(sqlite: DatabaseC
 # ── SQL Server ────────────────────────────────────────────────────────────────────────────────
 
 SQLSERVER_COLUMNS = {
-    "int": "CAST(g AS int)",
-    "huge": "CAST(12345678901234567890123456789012345678 - g AS decimal(38, 0))",
-    "fractions": "CAST(g AS decimal(18, 4)) / 8",
-    "date": "DATEADD(day, g / 3, CAST('2026-01-01' AS date))",
-    "datetime2": "DATEADD(microsecond, g, CAST('2026-01-01T00:00:00.000001' AS datetime2(6)))",
+    "int": "CAST(n AS int)",
+    "huge": "CAST(12345678901234567890123456789012345678 - n AS decimal(38, 0))",
+    "fractions": "CAST(n AS decimal(18, 4)) / 8",
+    "date": "DATEADD(day, n / 3, CAST('2026-01-01' AS date))",
+    "datetime2": "DATEADD(microsecond, n, CAST('2026-01-01T00:00:00.000001' AS datetime2(6)))",
 }
 
 
 @pytest.mark.parametrize("expression", SQLSERVER_COLUMNS.values(), ids=SQLSERVER_COLUMNS.keys())
 def test_sqlserver_ranges(sqlserver: SqlServerRig, expression: str) -> None:
-    sql = f"SELECT {expression} AS [Split By], g % 5 AS rest FROM (SELECT TOP 403 ROW_NUMBER() OVER (ORDER BY a.object_id) AS g FROM sys.all_columns a) n"
+    sql = f"SELECT {expression} AS [Split By], n % 5 AS rest FROM {number_table(403)}"
     split, rows = split_and_read(sqlserver.connection(), [Step(sql)], Partitions("split by", 4))
     assert len(rows) == 4
     assert max(rows) <= 1.2 * min(rows), rows
@@ -276,10 +276,7 @@ def test_sqlserver_ranges(sqlserver: SqlServerRig, expression: str) -> None:
 
 
 def test_sqlserver_hash_and_positional_binds(sqlserver: SqlServerRig) -> None:
-    sql = (
-        "SELECT 'code ' + CAST(g AS varchar(9)) AS code, g FROM (SELECT TOP 800 ROW_NUMBER() OVER (ORDER BY a.object_id) AS g"
-        " FROM sys.all_columns a) n WHERE g > ?"
-    )
+    sql = f"SELECT 'code ' + CAST(n AS varchar(9)) AS code, n AS g FROM {number_table(800)} WHERE n > ?"
     for by, column in (("hash", "code"), ("range", "g")):
         _, rows = split_and_read(sqlserver.connection(), [Step(sql, (100,))], Partitions(column, 3, by))  # type: ignore[arg-type]
         assert len(rows) == 3

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
 ODBC_PART = re.compile(r"\s*([^=;]+?)\s*=\s*(?:\{((?:[^}]|\}\})*)\}|([^;]*))\s*(?:;|$)")
 
 
+def number_table(count: int) -> str:
+    """Returns a table expression with the numbers 1 to `count` in its column `n`.
+
+    It reads no table of the catalogue: those fail where another test drops a table at the same time.
+    """
+    return f"(SELECT TOP {count} ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS n FROM {_digits(len(str(count)))}) numbers"
+
+
+def _digits(places: int) -> str:
+    one = "(VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9))"
+    return " CROSS JOIN ".join(f"{one} d{place}(n)" for place in range(places))
+
+
+SLOW_COUNT = f"SELECT COUNT(*) AS c FROM (SELECT TOP 80000000 d0.n FROM {_digits(8)}) q"
+"""A statement that takes some ten seconds."""
+
+
 def shared_folder() -> Path:
     """Where the project's shared material is: PSTT_SHARED, else beside the checkout."""
     return Path(os.environ.get("PSTT_SHARED") or Path(__file__).parents[3] / "shared")
