@@ -1,6 +1,7 @@
 """The page as a process and a real browser: from the overview to a run, and to one message."""
 
 import re
+from itertools import cycle
 
 import pytest
 
@@ -194,13 +195,14 @@ VIEWS = (
 )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_view_has_a_serious_accessibility_finding(worked, address, visit, scheme):
+@pytest.mark.parametrize("schemes", sweep(["in turn", "light", "dark"], always=["in turn"]))
+def test_no_view_has_a_serious_accessibility_finding(worked, address, visit, schemes):
     """One tab for all views: the browser compiles the page's scripts once."""
     from axe_playwright_python.sync_playwright import Axe
 
-    run, seen, found = worked.runs("export")[0].run_id, visit(address, color_scheme=scheme), {}
-    for view in VIEWS:
+    run, seen, found = worked.runs("export")[0].run_id, visit(address), {}
+    for view, in_turn in zip(VIEWS, cycle(["light", "dark"])):
+        seen.page.emulate_media(color_scheme=in_turn if schemes == "in turn" else schemes)
         seen.page.goto(f"{address}/{view.format(run=run)}")
         seen.page.get_by_role("heading", level=1).first.wait_for(timeout=20_000)
         seen.page.wait_for_timeout(2500)
