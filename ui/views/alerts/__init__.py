@@ -23,7 +23,7 @@ def show() -> None:
     with data.opened() as app:
         open_ones, ended = app.outbox.open_incidents(), [e for e in app.outbox.incidents() if e.state == "ended"]
         waiting, done = app.outbox.waiting(), app.outbox.newest()
-    now_tab, rules_tab, messages_tab = st.tabs([t("Now and before"), t("Rules"), t("Messages")])
+    now_tab, rules_tab, messages_tab = st.tabs([t("Now and before"), t("Rules"), t("Notifications")])
     with now_tab:
         guarded(show_incidents)(open_ones, ended, zone)
         guarded(show_silences)(zone)

@@ -41,7 +41,7 @@ def show_silences(zone: str) -> None:
                 changes.end_silence(silence.silence_id)
                 st.rerun()
     if st.button(
-        t("Another silence"), key="new_silence", icon=":material/notifications_off:", disabled=not may("silence")
+        t("Silence alerts"), key="new_silence", icon=":material/notifications_off:", disabled=not may("silence")
     ):
         st.session_state[OPEN_SILENCE] = ("", "")
     _dialog()
