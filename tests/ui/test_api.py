@@ -573,3 +573,9 @@ def test_answers_carry_the_headers_that_protect_a_browser(asked):
 def test_where_nobody_signs_in_no_token_is_needed_and_a_wrong_one_is_refused(asked, folder):
     assert asked.get(JOBS, headers=bearer(token(folder, "read"))).status_code == 200
     is_problem(asked.get(JOBS, headers=bearer("pstt_wrong")), 401, "not known")
+
+
+def test_a_parameter_that_is_given_twice_is_refused(asked):
+    for address in ("/api/kafka/metrics?cluster=a&cluster=b", "/api/scheduler/scheduling?limit=5&limit=6"):
+        is_problem(asked.get(address), 422, "is given more than once")
+    assert asked.get("/api/scheduler/runs?state=failed&state=succeeded").status_code == 200

@@ -69,7 +69,7 @@ SILENCES: list[int] = []
 BACKFILL = {"job": SLUG, "from": "2026-01-01", "to": "2026-01-03", "parallel": 2, "order": "newest"}
 FREE_QUERY, GONE_QUERY = "free.sql", "gone.sql"
 """An SQL file that no job reads, and one that was deleted."""
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 SCHEMA = schemathesis.openapi.from_asgi("/api/openapi.json", Starlette(routes=[Mount("/api", api)]))
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 

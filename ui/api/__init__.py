@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from core import __version__
 from ui.api import (
@@ -19,6 +19,7 @@ from ui.api import (
     watermarks,
 )
 from ui.api.head import HeadAsGet
+from ui.api.parameters import require_once
 from ui.api.workspace import ChosenWorkspace
 
 __all__ = ["api", "make_api"]
@@ -40,6 +41,7 @@ def make_api() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        dependencies=[Depends(require_once)],
     )
     routers = [
         module.router
