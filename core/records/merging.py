@@ -167,7 +167,7 @@ def _merge(metrics: Metrics, names: list[str]) -> int:
         return 0
     replace_file(made, made.with_suffix(SUFFIX))
     flush_folder(metrics.spool_dir)
-    with opened(metrics.file) as db:
+    with opened(metrics.file, is_hurried=True) as db:  # deleting needs more than copying, and no run is in this process
         metrics.prepare(db)
         _delete_replaced(metrics, db, names)
     return len(names)

@@ -231,9 +231,11 @@ def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataO
 @given(st.text(), st.sampled_from(DIALECTS))
 def test_any_literal_comes_through_as_it_is(content: str, db_type: str) -> None:
     assume("\0" not in content and not any("\ud800" <= char <= "\udfff" for char in content))
-    literal = "'" + content.replace("'", "''") + "'"
+    dialect = find_dialect(db_type)
+    escaped = content.replace("\\", "\\\\") if dialect.lexical.backslash_escapes else content
+    literal = "'" + escaped.replace("'", "''") + "'"
     text = f"SET DEFINE OFF\nSELECT {literal}, 1 /* {content.replace('*', '').replace('/', '')} */ FROM t"
-    step = parse(text, name="q", dialect=find_dialect(db_type)).bind({}).steps[-1]
+    step = parse(text, name="q", dialect=dialect).bind({}).steps[-1]
     assert step.sql == text.split("\n", 1)[1]
 
 
