@@ -30,6 +30,7 @@ from core.sources import open_source
 from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports
 from tests.rigs.sqlserver import SLOW_COUNT, number_table
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 
 if TYPE_CHECKING:
@@ -969,7 +970,7 @@ def test_server_that_falls_silent_is_given_up(server_rig: SourceRig, way: Proxy,
         assert "read_timeout_s" in caught.value.remedy
 
 
-@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+@pytest.mark.parametrize("phase", sweep(PHASES, always=[amid_the_rows]), ids=lambda phase: phase.__name__)
 def test_statement_timeout_ends_a_silence_as_well(server_rig: SourceRig, way: Proxy, phase: Phase) -> None:
     changes = {"host": way.host, "port": way.port, "connect_timeout_s": 2.0, "statement_timeout_s": 2.0}
     with closing(server_rig.source(**changes)) as source, pytest.raises(PsttError) as caught:
@@ -978,7 +979,7 @@ def test_statement_timeout_ends_a_silence_as_well(server_rig: SourceRig, way: Pr
         assert "statement_timeout_s = 2 s" in caught.value.text
 
 
-@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+@pytest.mark.parametrize("phase", sweep(PHASES, always=[before_the_first_row]), ids=lambda phase: phase.__name__)
 def test_cancel_ends_a_read_whose_server_is_silent(server_rig: SourceRig, way: Proxy, phase: Phase) -> None:
     def cancel() -> None:
         assert way.is_silent.wait(PATIENCE_S)

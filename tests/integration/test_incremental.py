@@ -129,7 +129,7 @@ SQLSERVER_TIMES = {
 
 
 @pytest.mark.parametrize("expression", SQLSERVER_TIMES.values(), ids=SQLSERVER_TIMES.keys())
-@pytest.mark.parametrize("tie", [None, "g"])
+@pytest.mark.parametrize("tie", sweep([None, "g"], always=["g"]))
 def test_sqlserver_times_are_read_once(sqlserver: SqlServerRig, expression: str, tie: str | None) -> None:
     sql = f"SELECT {expression} AS [At This], n AS g FROM {number_table(ROWS)}"
     counts = walk(

@@ -19,6 +19,7 @@ from core.sources import find_dialect, open_source
 from core.sql.partitioning import part_steps, require_wrappable
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.sqlserver import SqlServerRig, number_table
+from tests.rigs.sweeps import sweep
 
 
 def parts_of(source: Any, split: Split) -> list[list[tuple[Any, ...]]]:
@@ -266,7 +267,11 @@ SQLSERVER_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("expression", SQLSERVER_COLUMNS.values(), ids=SQLSERVER_COLUMNS.keys())
+@pytest.mark.parametrize(
+    "expression",
+    sweep(SQLSERVER_COLUMNS.values(), always=[SQLSERVER_COLUMNS["huge"], SQLSERVER_COLUMNS["datetime2"]]),
+    ids=SQLSERVER_COLUMNS.keys(),
+)
 def test_sqlserver_ranges(sqlserver: SqlServerRig, expression: str) -> None:
     sql = f"SELECT {expression} AS [Split By], n % 5 AS rest FROM {number_table(403)}"
     split, rows = split_and_read(sqlserver.connection(), [Step(sql)], Partitions("split by", 4))
