@@ -197,6 +197,7 @@ def half_failed(place) -> None:
         ledger.finish(run.run_id, Outcome("partial", rows_read=20, sent=20, acknowledged=10, failed=10), now)
 
 
+@pytest.mark.slow
 def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, mails, own_kafka):
     slow = "SELECT g::text AS barcode, pg_sleep(0.01)::text AS s FROM generate_series(1, 10000) AS g"
     broker = own_kafka()

@@ -128,6 +128,7 @@ def arrived(verdict: dict[str, Any]) -> bool:
     return 0 < verdict["acknowledged"] <= verdict["rows_read"] < 100_000
 
 
+@pytest.mark.always("postgresql")
 def test_silence_ends_the_run_after_the_read_timeout(place: Callable[..., Place]) -> None:
     silent = place(read_timeout_s=3)
     verdict = silent.ended(silent.start("run", "export", "--json"))

@@ -321,6 +321,7 @@ def test_exactly_once_sends_each_part_in_a_transaction_and_a_second_attempt_send
     check_once(place, expected_ids())
 
 
+@pytest.mark.slow
 def test_exactly_once_in_parts_counts_rejects_once(place: Place) -> None:
     sql = "select g as id, case when g % 10 = 0 then 'NaN'::float8 else g end as n from generate_series(1, 300) g"
     place.set(sql, **ONCE)

@@ -198,6 +198,7 @@ def test_it_works_at_a_low_priority(workspace: Workspace) -> None:
     assert copied(workspace) == 40
 
 
+@pytest.mark.slow
 def test_a_file_that_stays_held_is_no_success_and_hides_nothing(workspace: Workspace) -> None:
     spooled(workspace, "r1", 20)
     Metrics(workspace).sync()
