@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 # The double's own tests measure their memory in a way that Windows does not have.
 collect_ignore = ["integration/test_oracle_double.py"] if os.name == "nt" else []
 
-# No test has a clock: on a loaded machine an example may take long.
-hypothesis.settings.register_profile("no_clock", deadline=None)
+# No test has a clock: on a loaded machine an example may take long. The examples are the same in each run, so that a run
+# of all tests says something about the change; PSTT_RANDOM_EXAMPLES looks for others.
+IS_RANDOM = bool(os.environ.get("PSTT_RANDOM_EXAMPLES"))
+hypothesis.settings.register_profile("no_clock", deadline=None, derandomize=not IS_RANDOM)
 hypothesis.settings.load_profile("no_clock")
 
 
