@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from core.errors import ConfigError, PsttError, RetriesExhausted
+from core.kafka.client_log import ClientLog
 from core.kafka.client_options import options_for
 from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
 from core.kafka.kerberos import adopt, may_adopt
@@ -18,7 +20,16 @@ from core.kafka.oauth import token_source
 from core.kafka.security import tls_material, uses_login, uses_tls
 from core.model.connection import Cluster
 
-__all__ = ["FAMILIES", "can_log_in", "client_config", "family_of", "producer_config", "translated", "void"]
+__all__ = [
+    "FAMILIES",
+    "can_log_in",
+    "client_config",
+    "family_of",
+    "open_reader",
+    "producer_config",
+    "translated",
+    "void",
+]
 
 CLIENT_ID = "pstt-kafka"
 QUEUE_KBYTES = 65_536
@@ -89,6 +100,27 @@ FAMILIES: dict[Family, frozenset[int]] = {
 """What the user does next → the error codes. A test checks that every code of librdkafka is here."""
 
 _FAMILY_OF = {code: family for family, codes in FAMILIES.items() for code in codes}
+
+
+def open_reader(
+    cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float], settings: Mapping[str, object]
+) -> Consumer:
+    """Opens a consumer of committed records that joins no group and commits nothing.
+
+    Args:
+        cluster: Its mock brokers are started already.
+        diagnosis: Remembers what the client reports.
+        clock: Monotonic seconds.
+        settings: What this reader has besides, such as how much it prefetches.
+    """
+    shared = {
+        "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "error_cb": lambda error: diagnosis.remember(error.str()),
+    }
+    return Consumer(client_config(cluster) | shared | dict(settings), logger=ClientLog(diagnosis, clock))
 
 
 def client_config(cluster: Cluster) -> dict[str, Any]:

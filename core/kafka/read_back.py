@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from core.errors import BrokerUnavailable, PsttError, RunCancelled
-from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import CLIENT_ID, client_config, family_of, translated
+from core.kafka.librdkafka import family_of, open_reader, translated
 from core.model.connection import Cluster
 
 __all__ = ["Found", "ReadBack"]
@@ -58,17 +57,12 @@ class ReadBack:
         self._silence_s = silence_s
         self._clock = clock
         self._diagnosis = Diagnosis(cluster, clock=clock, use="read")
-        settings = client_config(cluster) | {
-            "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
+        settings = {
             "auto.offset.reset": "earliest",  # retention may delete faster than this reads
-            "enable.partition.eof": True,
             "queued.max.messages.kbytes": QUEUED_KBYTES,
             "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS,
-            "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
-        self._consumer = Consumer(settings, logger=ClientLog(self._diagnosis, clock))
+        self._consumer = open_reader(cluster, self._diagnosis, clock, settings)
 
     def __enter__(self) -> Self:
         return self

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.errors import ConfigError, PsttError
-from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import CLIENT_ID, client_config, translated
+from core.kafka.librdkafka import open_reader, translated
 from core.kafka.mock_cluster import resolved
 from core.model.connection import Cluster
 
@@ -92,17 +91,8 @@ def cluster_id(cluster: Cluster, *, timeout_s: float = 3.0, clock: Callable[[], 
 
 def _consumer(cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float]) -> Consumer:
     """Returns a consumer that reads at an offset and joins no group."""
-    settings = client_config(cluster) | {
-        "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
-        "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-        "auto.offset.reset": "error",
-        "enable.partition.eof": True,
-        "fetch.wait.max.ms": 50,
-        "queued.min.messages": 1,
-        "error_cb": lambda error: diagnosis.remember(error.str()),
-    }
-    return Consumer(settings, logger=ClientLog(diagnosis, clock))
+    settings = {"auto.offset.reset": "error", "fetch.wait.max.ms": 50, "queued.min.messages": 1}
+    return open_reader(cluster, diagnosis, clock, settings)
 
 
 def _read(

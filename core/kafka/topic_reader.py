@@ -19,7 +19,6 @@ from confluent_kafka import (
     OFFSET_END,
     TIMESTAMP_LOG_APPEND_TIME,
     TIMESTAMP_NOT_AVAILABLE,
-    Consumer,
     KafkaError,
     KafkaException,
     Message,
@@ -27,9 +26,8 @@ from confluent_kafka import (
 )
 
 from core.errors import BrokerUnavailable, PsttError
-from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import CLIENT_ID, client_config, family_of, translated
+from core.kafka.librdkafka import family_of, open_reader, translated
 from core.model.connection import Cluster
 
 __all__ = ["MessagePage", "PageEnd", "ReadLimits", "StoredMessage", "TopicReader"]
@@ -175,19 +173,14 @@ class TopicReader:
         self._diagnosis = Diagnosis(cluster, clock=clock, use="read")
         self._mean_bytes = 0
         self._kept = 0
-        settings = client_config(cluster) | {
-            "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
-            "enable.auto.commit": False,
+        settings = {
             "enable.auto.offset.store": False,
-            "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",  # retention may delete while this reads
-            "enable.partition.eof": True,
             "fetch.wait.max.ms": 50,
             "queued.max.messages.kbytes": QUEUED_KBYTES,
             "fetch.queue.backoff.ms": 5,
-            "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
-        self._consumer = Consumer(settings, logger=ClientLog(self._diagnosis, clock))
+        self._consumer = open_reader(cluster, self._diagnosis, clock, settings)
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from ui.api import alert_shapes as shapes
 from ui.api.auth import MessageSender, Reader
 from ui.api.body import document
 from ui.api.documents import takes
-from ui.api.problems import Refused, not_found, responses
+from ui.api.problems import conflict, not_found, responses
 from ui.api.workspace import now, opened
 
 router = APIRouter(prefix="/alerts", tags=["alerts"], responses=responses(401, 403, 422, 503))
@@ -54,7 +54,7 @@ def acknowledge(
         records = AlertRecords(app.ledger)
         with _not_found():
             records.incident(number)
-        with _conflict():
+        with conflict():
             made = actions.acknowledge(app.ledger, number, asked.note, caller=caller, now=now())
         return shapes.AlertRow.model_validate(incident_document(made, _silences(app)))
 
@@ -98,7 +98,7 @@ def end_silence(caller: MessageSender, number: int) -> shapes.SilenceRow:
     with opened() as app:
         with _not_found():
             AlertRecords(app.ledger).silence(number)
-        with _conflict():
+        with conflict():
             return _row(actions.end_silence(app.ledger, number, caller=caller, now=now()))
 
 
@@ -147,12 +147,3 @@ def _not_found() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise not_found(error) from None
-
-
-@contextmanager
-def _conflict() -> Iterator[None]:
-    """Responds with 409 where it has ended: the request itself is valid."""
-    try:
-        yield
-    except ConfigError as error:
-        raise Refused(HTTPStatus.CONFLICT, error) from None

@@ -23,7 +23,7 @@ from ui.api.body import document
 from ui.api.documents import takes
 from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset
-from ui.api.problems import Refused, not_found, responses
+from ui.api.problems import conflict, not_found, responses
 from ui.api.workspace import now, opened
 
 router = APIRouter(prefix="/scheduler/backfills", tags=["scheduler"], responses=responses(401, 403, 422, 503))
@@ -97,14 +97,14 @@ def retry(caller: MessageSender, number: int) -> shapes.BackfillPlanned:
     """Plans the scheduled times of an ended backfill that have no success, as a new backfill."""
     with opened() as app, _not_found(app.ledger, number):
         job = read_job_file(app.workspace, app.ledger.backfills.get(number).job).job
-        with _conflict():
+        with conflict():
             made = backfills.retry_backfill(app.ledger, number, job, caller=caller, now=now())
     return shapes.BackfillPlanned.model_validate(_planned(made))
 
 
 def _change(act: Callable[..., str], caller: Caller, number: int) -> shapes.BackfillChanged:
     with opened() as app, _not_found(app.ledger, number):
-        with _conflict():
+        with conflict():
             answer = act(app.ledger, number, caller=caller, now=now())
         state = app.ledger.backfills.get(number).state
     return shapes.BackfillChanged(backfill_id=number, state=state, answer=answer)
@@ -118,15 +118,6 @@ def _not_found(ledger: Ledger, number: int) -> Iterator[None]:
     except ConfigError as error:
         raise not_found(error) from None
     yield
-
-
-@contextmanager
-def _conflict() -> Iterator[None]:
-    """Responds with 409 where the state of the backfill does not allow it: the request itself is valid."""
-    try:
-        yield
-    except ConfigError as error:
-        raise Refused(HTTPStatus.CONFLICT, error) from None
 
 
 def _planned(made: backfills.Backfilled) -> dict[str, Any]:

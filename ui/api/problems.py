@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ __all__ = [
     "Problem",
     "Refused",
     "answer",
+    "conflict",
     "install",
     "not_found",
     "problem_document",
@@ -136,6 +138,15 @@ class Refused(Exception):
 def not_found(error: ConfigError) -> Refused:
     """Returns the 404 problem of a request that names something that does not exist."""
     return Refused(HTTPStatus.NOT_FOUND, PsttError(error.what, why=error.why, remedy=error.remedy))
+
+
+@contextmanager
+def conflict() -> Iterator[None]:
+    """Responds with 409 where the state of a thing does not allow the request, which itself is valid."""
+    try:
+        yield
+    except ConfigError as error:
+        raise Refused(HTTPStatus.CONFLICT, error) from None
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
