@@ -62,7 +62,7 @@ def start(name: str, brokers: int, kept_in: Path | None = None) -> str:
     """
     with _lock:
         running = _running.get((name, kept_in))
-        if running is None or not running.has_loaded_only(running.kept.segments()):  # a new demo in the same folder
+        if running is None or not running.has_only_what_is_kept():  # a new demo in the same folder
             running = _running[name, kept_in] = _MockCluster.started(brokers, kept_in)
         running.load()
         return running.address
@@ -89,8 +89,8 @@ class _MockCluster:
     host: Producer
     """The brokers live as long as this producer, which sends nothing."""
     address: str
-    kept: KeptTopics
-    is_kept: bool
+    kept: KeptTopics | None
+    """None: nothing is kept."""
     loaded: dict[Path, int] = field(default_factory=dict)
     """Segment → when its file was changed, in ns."""
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -105,17 +105,15 @@ class _MockCluster:
         host = Producer(settings, logger=logging.getLogger("pstt.kafka"))
         found = host.list_topics(timeout=10).brokers.values()
         address = ",".join(sorted(f"{broker.host}:{broker.port}" for broker in found))
-        return cls(host, address, KeptTopics(kept_in or Path()), kept_in is not None)
+        return cls(host, address, None if kept_in is None else KeptTopics(kept_in))
 
-    def has_loaded_only(self, segments: list[Path]) -> bool:
+    def has_only_what_is_kept(self) -> bool:
         """Returns whether every segment that was published is still there, unchanged."""
-        return not self.is_kept or all(
-            segment in segments and _changed_ns(segment) == known for segment, known in self.loaded.items()
-        )
+        return all(_changed_ns(segment) == known for segment, known in self.loaded.items())
 
     def load(self) -> None:
         """Publishes the segments that were added since the last call."""
-        if not self.is_kept:
+        if self.kept is None:
             return
         added = [segment for segment in self.kept.segments() if segment not in self.loaded]
         if not added:
@@ -133,7 +131,7 @@ class _MockCluster:
 
     def keep(self) -> int:
         """Writes what is on the topics and not yet kept as one more segment. Returns how many messages that are."""
-        if not self.is_kept:
+        if self.kept is None:
             return 0
         with closing(_consumer(self.address)) as consumer:
             messages = list(_read_from(consumer, self.ends))
