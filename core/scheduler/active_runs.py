@@ -89,6 +89,10 @@ class ActiveRuns:
         """Returns the number of a backfill → how many of its runs go on."""
         return Counter(active.backfill_id for active in self.all() if active.backfill_id is not None)
 
+    def has(self, scheduled_run_id: int) -> bool:
+        """Returns whether this scheduled run is followed."""
+        return scheduled_run_id in self._by_number
+
     def has_job(self, slug: str) -> bool:
         """Returns whether a run of the job goes on that is of no backfill."""
         return any(active.slug == slug for active in self.all() if active.backfill_id is None)

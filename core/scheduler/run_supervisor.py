@@ -84,9 +84,14 @@ class RunSupervisor:
         """
         return self._settings.PSTT_WORKERS - self.active.count
 
-    def adopt_running(self) -> None:
-        """Takes over the scheduled runs that processes of an earlier runner still work on."""
+    def _adopt_running(self) -> None:
+        """Takes over the scheduled runs that processes of an earlier runner work on.
+
+        A process that was started just before its runner was killed takes its scheduled run after this runner has begun.
+        """
         for scheduled_run in self._ledger.scheduled_runs.running():
+            if self.active.has(scheduled_run.scheduled_run_id):
+                continue
             entry = self._registry.entries.get(scheduled_run.job)
             self.active.add(scheduled_run, entry.job if entry else None, None)
 
@@ -175,6 +180,7 @@ class RunSupervisor:
 
     def settle_ended(self, now: datetime) -> None:
         """Writes the verdict of each process that has ended, and decides whether its run is tried again."""
+        self._adopt_running()
         for active in self.active.all():
             code = active.worker.poll() if active.worker else None
             if active.worker is not None and code is None:

@@ -159,7 +159,6 @@ class Runner:
         self.registry.refresh()
         jobs = {slug: entry.job for slug, entry in self.registry.entries.items()}
         self.planner.open(jobs, now, before.beat_at if before else None, accept_clock=accept_clock)
-        self.supervisor.adopt_running()
         self._ledger.backfills.measure_from(now)
         self._write_heartbeat(now)
         logger.info("runner started: {} jobs, {} workers", len(jobs), self._settings.PSTT_WORKERS)

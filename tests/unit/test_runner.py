@@ -492,6 +492,20 @@ def test_a_process_that_an_earlier_runner_had_just_begun_may_take_the_fire_first
     assert [run.state for run in stage.ledger.history.newest("export")] == ["succeeded"]
 
 
+def test_a_process_that_takes_its_run_after_the_next_runner_has_begun_is_waited_for(stage):
+    stage.go(HOUR)
+    orphan = stage.hands.last
+    stage.restart()
+    orphan.begins()
+    stage.go()
+    assert len(stage.hands.started) == 1
+    orphan.ends()
+    stage.go()
+    assert stage.scheduled_runs() == [("13:00", "done")]
+    stage.go(HOUR)
+    assert len(stage.hands.started) == 2
+
+
 def test_a_run_that_outlives_its_runner_and_its_time_out_is_killed_and_run_again(stage):
     stage.write(timeout_s=5)
     stage.go()
