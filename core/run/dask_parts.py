@@ -7,6 +7,7 @@ and the task that takes it begins; a second one ends at once, and the part is re
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import time
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -57,6 +59,8 @@ NO_WORKERS_S = 30.0
 """How long parts wait for a first worker, for example while one is restarted."""
 ANSWER_S = 15.0
 """How long the scheduler may take to answer a short question."""
+RELEASE_S = 5.0
+"""How long workers may take to end the processes of a run; those that do not answer end them after a minute."""
 FORCE_S = 5.0
 """After `cancel`, a worker ends a part by force itself; this long its report may take."""
 
@@ -121,6 +125,16 @@ class DaskParts:
         self._force_at: float | None = None
         self._workers_at = self._listened_at = clock()
         self._no_workers_s = 0.0
+
+    def prepare(self, task: PartTask, parts: int) -> None:
+        """Examines the workers, each of which starts a process if all get a part; see `PartExecutor`.
+
+        Raises:
+            PsttError: As `start`.
+        """
+        with self._answering():
+            prepares = parts >= len(self._client.nthreads())
+            self._examine(self._order(task, self._name, prepares=prepares))
 
     def start(self, task: PartTask) -> None:
         """Submits a part; see `PartExecutor`.
@@ -191,9 +205,20 @@ class DaskParts:
                 queue.get(batch=True, callback_timeout=5)
                 queue.close()
         with suppress(Exception):
+            self._release()
+        with suppress(Exception):
             self._client.close(timeout=5)
 
-    def _order(self, task: PartTask, token_name: str) -> bytes:
+    def _release(self) -> None:
+        """Ends the processes that workers keep for this run."""
+
+        async def release(run: str) -> None:
+            await asyncio.to_thread(import_module("core.run.dask_worker").release, run)
+
+        if self._is_examined:
+            self._client.run(release, f"{self._name}-events", on_error="ignore", callback_timeout=RELEASE_S)
+
+    def _order(self, task: PartTask, token_name: str, *, prepares: bool = False) -> bytes:
         order = PartOrder(
             task=msgspec.structs.replace(task, confirm=task.once is not None),
             references=references_of(self._workspace, self._settings, task.connection, task.cluster_key),
@@ -204,6 +229,7 @@ class DaskParts:
             stored=_stored_name(token_name),
             cancel=f"{self._name}-cancel",
             module=self._module,
+            prepares=prepares,
         )
         # The version comes first and apart: a worker of another one could not read the rest.
         return __version__.encode() + b"\n" + msgspec.msgpack.encode(order)
