@@ -45,6 +45,10 @@ POLL_S = 0.5
 STORED_POLL_S = 0.1
 """While a transaction waits for the coordinator's disk."""
 CANCEL_EVERY_S = 1.0
+PROGRESS_S = 1.0
+"""How often the progress of a part is reported, besides each change of its state."""
+QSIZE_EVERY = 5
+"""Reports after which the number of waiting ones is asked for."""
 BEAT_S = 2.0
 """A part without progress is reported as alive this often."""
 ANSWER_S = 20.0
@@ -305,7 +309,10 @@ class _Line:
         self._label = worker_label(socket.gethostname(), worker.address)
         self._queues: list[Queue] = []
         self._sent: set[str] = set()
-        self._spoken = self._asked = float("-inf")
+        self._spoken = self._asked = self._progressed = float("-inf")
+        self._state = ""
+        self._reports = 0
+        self._has_room = True
 
     def __enter__(self) -> _Line:
         order = self._order
@@ -348,7 +355,11 @@ class _Line:
         self._report(self._delivery("alive", address=self._worker.address))
 
     def progress(self, event: PartProgress) -> None:
-        """Reports progress, with the name of this worker."""
+        """Reports progress, with the name of this worker: each state, and the counts once a second."""
+        now = time.monotonic()
+        if event.state == self._state and now - self._progressed < PROGRESS_S:
+            return
+        self._state, self._progressed = event.state, now
         self._report(self._delivery("event", event=msgspec.structs.replace(event, worker=self._label)))
 
     def send_file(self, file: Path) -> None:
@@ -384,7 +395,10 @@ class _Line:
 
     def _report(self, delivery: Delivery) -> None:
         self._spoken = time.monotonic()
-        if self._events.qsize(callback_timeout=ANSWER_S) < MOST_EVENTS:
+        if self._reports % QSIZE_EVERY == 0 or not self._has_room:
+            self._has_room = self._events.qsize(callback_timeout=ANSWER_S) < MOST_EVENTS
+        self._reports += 1
+        if self._has_room:
             self._events.put(msgspec.msgpack.encode(delivery), callback_timeout=ANSWER_S)
 
     def _wait(self, delivery: Delivery) -> None:
