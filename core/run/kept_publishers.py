@@ -29,6 +29,7 @@ class KeptPublishers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[tuple[Cluster, int, Publisher]] = []
+        self._is_closed = False
 
     @contextmanager
     def borrow(self, cluster: Cluster, *, transactional_id: str | None, max_in_flight: int) -> Iterator[Loan]:
@@ -43,10 +44,12 @@ class KeptPublishers:
         try:
             yield loan
         finally:
-            if loan.is_reusable and not transactional_id and not loan.publisher.in_flight:
-                with self._lock:
+            is_kept = loan.is_reusable and not transactional_id and not loan.publisher.in_flight
+            with self._lock:
+                is_kept = is_kept and not self._is_closed
+                if is_kept:
                     self._idle.append((cluster, max_in_flight, loan.publisher))
-            else:
+            if not is_kept:
                 loan.publisher.close()
 
     def _idle_one(self, cluster: Cluster, max_in_flight: int) -> Publisher | None:
@@ -58,8 +61,9 @@ class KeptPublishers:
         return None
 
     def close(self) -> None:
-        """Closes those that nobody uses."""
+        """Closes the idle ones at once, and each other one when its part ends."""
         with self._lock:
+            self._is_closed = True
             idle, self._idle = self._idle, []
         for *_, publisher in idle:
             publisher.close()
