@@ -50,8 +50,8 @@ End = TypeVar("End", bound=PartEvent | None)
 WITH_SECRETS = ("connections.json", ".env")
 """They stay here: a part gets references instead."""
 POLL_S = 0.5
-"""How often the queues are read while parts read; a task that ends wakes the coordinator at once. Each time is two
-questions to the scheduler: with 0.2 s they took 2 % of a core here and as much there."""
+"""How often the queues are read while parts read: each time is two questions to the scheduler. A task that ends wakes
+the coordinator at once."""
 FAST_POLL_S = 0.1
 """While a part sends its files or waits until they are stored."""
 WORKERS_EVERY_S = 2.0
