@@ -306,6 +306,28 @@ def test_the_missing_parts_of_a_killed_run_are_sent_by_a_run_of_another_time_wit
 
 
 @pytest.mark.slow
+def test_a_killed_run_in_parts_that_looks_back_is_completed_and_nothing_is_sent_twice(place: Place) -> None:
+    late = {"incremental": {"column": "at", "kind": "timestamp", "delay_s": 0, "look_back_s": 3600}}
+    place.write_job(delivery="exactly_once", **late, **PARTS)
+    place.insert(300)
+    words = ("run", "export", "--workspace", str(place.folder))
+    killed = ["python", "-m", "tests.rigs.killed", "after:core.run.partitioned:PartitionedRun._add:1", *words]
+    done = subprocess.run([command()[0], *killed[1:]], env=place.env, check=False, capture_output=True)
+    assert done.returncode != 0
+    for count in (50, 0):
+        place.insert(count)
+        place.sql(f"insert into {place.table} select {place.rows + 1}, min(at) + interval '1 ms' from {place.table}")
+        place.rows += 1
+        assert place.run().verdict == "complete"
+    done_again = place.run()
+    assert (done_again.verdict, done_again.increment and done_again.increment.moved) == ("complete", True)
+    for _ in range(2):
+        nothing = place.run()
+        assert (nothing.verdict, nothing.rows_read) == ("complete", 0)
+    assert place.sent() == place.expected
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_a_hundred_kills_over_a_real_broker(tmp_path: Path, kafka: KafkaRig, postgres: PostgresRig, name: str) -> None:
     assert killed_over_a_broker(tmp_path / "w", postgres, kafka, name, kills=20, seed=1).problems == []
