@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from core.admin.watermarks import set_watermark
 from core.app import App
 from core.errors import AccessRefused, BrokerUnavailable, ConfigError
 from core.kafka import clients
@@ -24,6 +23,7 @@ from core.records.watermarks import Watermark
 from core.run import execute, partitioned
 from core.run.cancellation import Stop
 from core.run.replay import replay_plan
+from core.scheduler.watermarks import set_watermark
 from tests.rigs.callers import caller
 from tests.rigs.list_client import BROKERS, ListBroker
 from tests.rigs.parts_here import PartsHere
