@@ -24,6 +24,7 @@ from core.run.cancellation import Stop
 from core.sources import find_dialect, open_source
 from core.sql.incremental import cursor_columns, shown
 from tests.rigs.kafka import KafkaRig
+from tests.rigs.mysql import MySqlRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.sqlserver import SqlServerRig, number_table
 from tests.rigs.sweeps import sweep
@@ -142,6 +143,27 @@ def test_sqlserver_times_are_read_once(sqlserver: SqlServerRig, expression: str,
 def test_sqlserver_numbers_are_read_once(sqlserver: SqlServerRig) -> None:
     sqls = [f"SELECT CAST(n AS decimal(38, 0)) AS id FROM {number_table(count)}" for count in (20, 20, 50)]
     assert walk(sqlserver.connection(), sqls, Incremental("ID", "integer"), [None] * 3) == [20, 0, 30]
+
+
+MARIADB_TIMES = {
+    "datetime(6)": "TIMESTAMP('2026-03-29') + INTERVAL 10000001 * seq MICROSECOND",
+    "timestamp": "FROM_UNIXTIME(UNIX_TIMESTAMP('2026-03-29') + 10 * seq)",
+    "date": "CAST('2026-03-29' - INTERVAL 60 - seq DAY AS date)",
+}
+
+
+@pytest.mark.parametrize("expression", MARIADB_TIMES.values(), ids=MARIADB_TIMES.keys())
+@pytest.mark.parametrize("tie", sweep([None, "g"], always=["g"]))
+def test_mariadb_times_are_read_once(mariadb: MySqlRig, expression: str, tie: str | None) -> None:
+    sql = f"SELECT {expression} AS `At This`, seq AS g FROM seq_1_to_{ROWS}"
+    counts = walk(mariadb.connection(), [sql] * 5, Incremental("at this", "timestamp", tie_column=tie), in_thirds(600))
+    assert sum(counts) == ROWS
+    assert counts[3] == 0
+
+
+def test_mariadb_numbers_are_read_once(mariadb: MySqlRig) -> None:
+    sqls = [f"SELECT seq * 1000000000000000 AS id FROM seq_1_to_{n} ORDER BY seq DESC" for n in (20, 20, 50, ROWS)]
+    assert walk(mariadb.connection(), sqls, Incremental("ID", "integer"), [None] * 4) == [20, 0, 30, 10]
 
 
 def test_sqlserver_binds_each_place() -> None:

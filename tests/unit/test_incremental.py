@@ -22,6 +22,7 @@ from core.records.ledger import Ledger
 from core.records.watermarks import Watermark
 from core.run import execute, partitioned
 from core.run.cancellation import Stop
+from core.run.incremental import query_of_job
 from core.run.replay import replay_plan
 from core.scheduler.watermarks import set_watermark
 from tests.rigs.callers import caller
@@ -229,6 +230,19 @@ def test_the_preview_shows_what_the_next_run_sends(place: Place):
     assert [message.key for message in shown.messages] == ["3"]
     place.run()
     assert place.ids[-1].decode() == shown.messages[0].headers["message_id"]
+
+
+def test_sql_shows_what_the_next_run_asks_and_binds(place: Place):
+    with App.open(place.folder, {}, log=False) as app:
+        job, file = app.job("item"), place.folder / "queries/item.sql"
+        first = query_of_job(app, job, file, {}, None, NOON).steps
+        place.insert(item(1), item(2))
+        place.run()
+        asked, read = query_of_job(app, job, file, {}, None, NOON).steps
+    assert "> " not in first[-1].sql
+    assert "MAX(" in asked.sql
+    assert dict(asked.binds) == {"PSTT_AFTER": 2}
+    assert dict(read.binds) == {"PSTT_AFTER": 2, "PSTT_UP_TO": "(what the statement before has found)"}
 
 
 def test_a_watermark_that_is_set_sends_the_rows_after_it_again_with_the_same_ids(place: Place):
