@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.incremental import JOBS, killed_over_a_broker
+from bench.incremental import JOBS, PARTS_JOBS, killed_over_a_broker
 from core.app import App
 from core.errors import ConfigError
 from core.model.connection import DatabaseConnection
@@ -348,6 +348,9 @@ def test_a_killed_run_in_parts_that_looks_back_is_completed_and_nothing_is_sent_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", [*JOBS, *PARTS_JOBS])
 def test_a_hundred_kills_over_a_real_broker(tmp_path: Path, kafka: KafkaRig, postgres: PostgresRig, name: str) -> None:
-    assert killed_over_a_broker(tmp_path / "w", postgres, kafka, name, kills=20, seed=1).problems == []
+    assert (
+        killed_over_a_broker(tmp_path / "w", postgres, kafka, name, kills=20 if name in JOBS else 6, seed=1).problems
+        == []
+    )
