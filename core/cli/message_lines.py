@@ -92,6 +92,7 @@ def messages_document(found: TopicMessages) -> dict[str, Any]:
         "examined": found.examined,
         "bounded": found.end == "bound",
         "left": found.left,
+        "missing": list(found.missing),
         "next": found.next or None,
         "note": MOCK_NOTE if found.is_mock else None,
     }
@@ -109,6 +110,8 @@ def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) 
     if not found.messages:
         yield "  no message is like that" if there else "  there is no message"
     yield f"  {_how_far(found)}"
+    if found.missing:
+        yield f"  none of them has {', '.join(found.missing)}"
     if found.next:
         yield f"  next   --next {found.next}"
     if found.is_mock:

@@ -82,6 +82,12 @@ def messages(
     key: Annotated[str, typer.Option(metavar="TEXT", help="Messages with exactly this key.")] = "",
     key_contains: Annotated[str, typer.Option(metavar="TEXT", help="Messages with this in their key.")] = "",
     value_contains: Annotated[str, typer.Option(metavar="TEXT", help="Messages with this in their value.")] = "",
+    where: Annotated[
+        str,
+        typer.Option(
+            "--where", metavar="CONDITION", help="On the JSON of the value: BODY.BARCODE = 'X' AND BODY.N > 3."
+        ),
+    ] = "",
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first instead of the newest.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=MOST_MESSAGES)] = 20,
     next_page: Annotated[
@@ -110,6 +116,7 @@ def messages(
             key=key or key_contains,
             key_match="exact" if key else "contains",
             value=value_contains,
+            where=where,
             newest_first=not oldest,
             limit=limit,
             rest=next_page,

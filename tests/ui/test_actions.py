@@ -21,6 +21,7 @@ import pytest
 
 from bench.kills import start_runner, stop_runner
 from core.admin.actions import roll_up_sends
+from core.admin.alert_rules import change_rules
 from core.admin.alerts import silence
 from core.admin.demo import SLUG, make_demo
 from core.admin.edit_jobs import delete_job
@@ -634,6 +635,11 @@ CASES = [
          page=lambda p, _: save_connections(p)),
     Case("alerts", ("change", "alert rules"), text_of("alerts.json"),
          cli=lambda p, _: p.cli("alerts", "init"), page=lambda p, _: save_alerts(p)),
+    Case("alerts", ("change", "alert rules"), text_of("alerts.json"), about="one rule",
+         cli=lambda p, _: p.cli("alerts", "rules", "--set", "error_rate.threshold_percent=5"),
+         rest=lambda p, _: p.rest("PUT", f"{ALERTS}/rules/error_rate", {"threshold_percent": 5}, ANY),
+         core=lambda p, by: p.ledger(lambda ledger: change_rules(
+             p.workspace, ledger, {"error_rate": {"threshold_percent": 5}}, caller=by, now=clock()))),
     Case("settings", ("change", "setting PSTT_WORKERS"), text_of(".env"),
          cli=lambda p, _: p.cli("config", "--set", "PSTT_WORKERS=8"),
          page=lambda p, _: changes.change_setting("PSTT_WORKERS", "8")),

@@ -540,6 +540,7 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
         "/scheduler/backfills/{number}/resume", "/scheduler/backfills/{number}/cancel", "/scheduler/backfills/{number}/retry",
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
         "/alerts", "/alerts/{number}/acknowledge", "/alerts/silences", "/alerts/silences/{number}", "/alerts/test", "/alerts/simulate",
+        "/alerts/rules", "/alerts/rules/{rule}",
         "/files/queries", "/files/query", "/files/query/rename", "/files/query/versions", "/files/deleted", "/files/restore",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]

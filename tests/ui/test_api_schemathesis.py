@@ -58,9 +58,9 @@ TOGETHER = (
 INCREMENTAL = "incremental"
 """The job with a watermark."""
 TOPIC = "fuzzed"
-MANY_WAYS = ("cluster", "partition", "from_offset", "to_offset", "since", "until", "next")
+MANY_WAYS = ("cluster", "partition", "from_offset", "to_offset", "since", "until", "next", "where")
 """Parameters for messages whose values have to fit the topic, or each other."""
-THERE = {"id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, "offset": 0}
+THERE = {"id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, "offset": 0, "rule": "error_rate"}
 """Values of the demo for the parameters of an address."""
 BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
 """Last word of an address → the number of a backfill with which that works."""
@@ -115,6 +115,10 @@ def _of_alerts(case, number):
         case.body["days"] = int(case.body["days"])  # 10.0 is an integer of JSON Schema, and none of ours
     if path.endswith("/test"):
         case.body = {"channel": "teams"}
+    if path.endswith("/rules/{rule}"):
+        case.headers["If-Match"] = "*"
+        if isinstance(case.body, dict):
+            case.body = {"threshold_percent": number % 100}
 
 
 def make_alerts(workspace, url):
@@ -146,7 +150,7 @@ def known(workspace_of_demo):
 
 
 def test_every_route_is_among_them():
-    assert len(OPERATIONS) == 47
+    assert len(OPERATIONS) == 49
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as_told", "wrong"])

@@ -146,6 +146,9 @@ def test_rest_pages_through_a_topic_and_reads_one_message(place):
         assert asked.get(TOPICS, params={"search": "nothing"}).json()["total"] == 0
         first = asked.get(f"{TOPICS}/{TOPIC}/messages", params={"limit": 60, "value": '"note"'}).json()
         assert [m["key"] for m in first["messages"]] == [f"key-{n}" for n in range(59, -1, -1)]
+        found = asked.get(f"{TOPICS}/{TOPIC}/messages", params={"where": "n >= 58 AND m IS NULL"}).json()
+        assert [m["key"] for m in found["messages"]] == ["key-59", "key-58"]
+        assert (found["examined"], found["missing"]) == (64, ["m"])
         oldest = {"limit": 2, "order": "oldest", "partition": [0, 3], "from_offset": 0, "to_offset": 5}
         page = asked.get(f"{TOPICS}/{TOPIC}/messages", params=oldest).json()
         after = asked.get(f"{TOPICS}/{TOPIC}/messages", params=oldest | {"next": page["next"]}).json()
@@ -165,6 +168,7 @@ def test_rest_refuses_what_is_wrong_and_who_may_not(place):
             (f"{TOPIC}/messages", {"cluster": "nowhere"}, 404),
             (f"{TOPIC}/messages", {"partition": 9}, 422),
             (f"{TOPIC}/messages", {"next": "x"}, 422),
+            (f"{TOPIC}/messages", {"where": "n ="}, 422),
             (f"{TOPIC}/messages", {"limit": 501}, 422),
         ):
             assert asked.get(f"{TOPICS}/{path}", params=params).status_code == status, path

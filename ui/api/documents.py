@@ -34,6 +34,7 @@ TAKEN: tuple[type[BaseModel], ...] = (
     alert_shapes.SilenceShape,
     alert_shapes.ChannelTestShape,
     alert_shapes.SimulateShape,
+    alert_shapes.RuleShape,
 )
 REFERENCE = "#/components/schemas/{model}"
 

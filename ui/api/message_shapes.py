@@ -60,6 +60,7 @@ class Messages(BaseModel):
     examined: int = Field(description="How many messages were looked through.")
     bounded: bool = Field(description="It stopped there, and there is more to look through.")
     left: int = Field(description="How many offsets were not looked through.")
+    missing: list[str] = Field(description="Paths of `where` that none of these messages has.")
     next: str | None = Field(description="The parameter `next` of the following page; null: there is none.")
     note: str | None
 

@@ -39,6 +39,10 @@ def messages(
     key: Text = "",
     key_match: Literal["exact", "contains"] = "exact",
     value: Annotated[str, Query(max_length=1000, description="A part of the value.")] = "",
+    where: Annotated[
+        str,
+        Query(max_length=1000, description="A condition on the JSON of the value.", examples=["BODY.BARCODE = 'X'"]),
+    ] = "",
     order: Literal["newest", "oldest"] = "newest",
     limit: Annotated[int, Query(ge=1, le=MOST_MESSAGES)] = 50,
     next: Annotated[str, Query(max_length=50_000, description="`next` of the page before.")] = "",
@@ -55,6 +59,7 @@ def messages(
         key=key,
         key_match=key_match,
         value=value,
+        where=where,
         newest_first=order == "newest",
         limit=limit,
         rest=next,

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 
+from core.admin.alert_rules import NoSuchRule
 from core.admin.deleted import NothingDeleted
 from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.admin.edit_queries import NoSuchQuery, QueryInUse
@@ -63,6 +64,7 @@ RETRY_AFTER_S = 5
 STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
     NoSuchQuery: HTTPStatus.NOT_FOUND,
+    NoSuchRule: HTTPStatus.NOT_FOUND,
     NothingDeleted: HTTPStatus.NOT_FOUND,
     QueryInUse: HTTPStatus.CONFLICT,
     NameTaken: HTTPStatus.CONFLICT,

@@ -26,7 +26,7 @@ PER_PAGE = 50
 SHOWN_KEY = 60
 SHOWN_VALUE = 120
 _MORE = (
-    "topic_value", "topic_oldest", "topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until",
+    "topic_value", "topic_where", "topic_oldest", "topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until",
 )  # fmt: skip
 """Query parameters of the filters that are closed at first."""
 _PAGES = "topic_pages"
@@ -70,6 +70,17 @@ def _filters() -> MessageQuery | None:
         value = st.text_input(
             t("The value contains"), max_chars=1000, key="topic_value", bind="query-params", width=300
         )
+        where = st.text_input(
+            t("A field of the value"),
+            placeholder="BODY.BARCODE = 'X'",
+            help=t(
+                "Names as they are in the JSON, with dots between them; LINES[0].SKU for an element. Operators: = != < > CONTAINS, IN, IS NULL, AND, OR, NOT; texts in single quotes."
+            ),
+            max_chars=1000,
+            key="topic_where",
+            bind="query-params",
+            width=300,
+        )
         text = st.text_input(
             t("Partitions"), placeholder=t("all, or 0, 3, 5"), key="topic_partitions", bind="query-params", width=200
         )
@@ -98,6 +109,7 @@ def _filters() -> MessageQuery | None:
         key=key,
         key_match="exact" if exact else "contains",
         value=value,
+        where=where,
         newest_first=not oldest,
         limit=PER_PAGE,
     )
@@ -176,6 +188,12 @@ def _row(message: ReadableMessage, zone: str) -> dict[str, Any]:
 
 def _turning(found: TopicMessages, pages: list[str]) -> None:
     """Draws how far the page looked, and the buttons to other pages."""
+    if found.missing:
+        names = ", ".join(f"`{plain(path)}`" for path in found.missing)
+        st.warning(
+            t("None of these messages has {paths}: check how the names are written.", paths=names),
+            icon=":material/spellcheck:",
+        )
     looked = tn(
         found.examined,
         "It looked through 1 message.",
