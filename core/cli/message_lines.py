@@ -18,6 +18,7 @@ __all__ = [
     "group_lines",
     "groups_document",
     "message_document",
+    "message_line",
     "message_lines",
     "messages_document",
     "messages_lines",
@@ -106,7 +107,7 @@ def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) 
         if whole:
             yield from message_lines(message, timezone)
         else:
-            yield _message_line(message, timezone)
+            yield message_line(message, timezone)
     if not found.messages:
         yield "  no message is like that" if there else "  there is no message"
     yield f"  {_how_far(found)}"
@@ -192,7 +193,8 @@ def _group_document(group: ConsumerGroup) -> dict[str, Any]:
     }
 
 
-def _message_line(message: ReadableMessage, timezone: str) -> str:
+def message_line(message: ReadableMessage, timezone: str) -> str:
+    """Returns one message in one line: time, place, key, size, the beginning of the value."""
     stored = message.stored
     when = local_time(stored.at, timezone, seconds=True) if stored.at else "no time"
     key = _short(message.key, 60)

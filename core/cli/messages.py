@@ -17,7 +17,9 @@ from core.admin.topic_messages import (
     message_at,
     topics_of_cluster,
 )
+from core.admin.topic_tail import TopicTail
 from core.app import App
+from core.cli.follow import print_tail
 from core.cli.message_lines import (
     group_lines,
     groups_document,
@@ -89,10 +91,16 @@ def messages(
         ),
     ] = "",
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first instead of the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=MOST_MESSAGES)] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_MESSAGES, help="Default: 20. With --follow: ends after so many; default: none."),
+    ] = None,
     next_page: Annotated[
         str, typer.Option("--next", metavar="PAGE", help="The next page, as the one before names it.")
     ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Shows each new message as it comes, until Ctrl-C; --json: one a line.")
+    ] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Every message with headers and its whole value.")] = False,
     cluster: ClusterOption = None,
     workspace: WorkspaceOption = None,
@@ -101,6 +109,8 @@ def messages(
     """Shows the messages of a topic, the newest first, decoded by the schema registry; commits nothing."""
     if key and key_contains:
         raise ConfigError("--key and --key-contains exclude each other", remedy="give one of them")
+    if follow and (at is not None or oldest):
+        raise ConfigError("--follow goes neither with --at nor with --oldest", remedy="leave one of them out")
     with App.open(workspace) as opened:
         chosen, timezone = opened.cluster(cluster), opened.timezone
         if at is not None:
@@ -117,10 +127,14 @@ def messages(
             key_match="exact" if key else "contains",
             value=value_contains,
             where=where,
-            newest_first=not oldest,
-            limit=limit,
+            newest_first=not oldest and not follow,
+            limit=MOST_MESSAGES if follow else limit or 20,
             rest=next_page,
         )
+        if follow:
+            with TopicTail(chosen, topic, query, caller=local_caller()) as tail:
+                print_tail(tail, timezone, most=limit, whole=whole, as_json=as_json)
+            return
         found = browse(chosen, topic, query, caller=local_caller())
     if as_json:
         print_json(messages_document(found))
