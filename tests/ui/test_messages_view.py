@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import get_args
 
 import pytest
@@ -16,6 +17,7 @@ from tests.ui.conftest import SLY, Place, cells, is_harmless, words
 from tests.ui.rest import bearer, client, token
 from ui import access, data
 from ui.data.find import find_sends
+from ui.data.messages import failure_of
 
 CLUSTER = Cluster("messages page", "", mock_brokers=1)
 TOPIC = "seen"
@@ -134,6 +136,61 @@ def test_only_operators_see_messages(place, see, monkeypatch, role):
         app = see("messages", **asked)
         assert not app.exception
         assert ("id59" in cells(app) or "key-59" in cells(app)) == (role != "viewer")
+
+
+def test_a_followed_topic_shows_what_comes_at_the_top_until_it_is_left(place, see, monkeypatch):
+    app = see("messages", topic="live", topic_where="n < 100")
+    producer = Producer({"bootstrap.servers": resolved(CLUSTER).bootstrap_servers})
+
+    def send(*numbers: int) -> None:
+        for n in numbers:
+            producer.produce("live", json.dumps({"n": n}), f"key-{n}", 0)
+        assert producer.flush(60) == 0
+
+    send(1)
+    app.button(key="topic_again").click().run()
+    app.toggle(key="topic_follow").set_value(True).run()
+    assert not app.exception
+    assert list(app.dataframe[0].value["Key"]) == ["key-1"]
+    send(2, 300, 3)
+    app.run()
+    assert list(app.dataframe[0].value["Key"]) == ["key-3", "key-2", "key-1"]
+    assert "2 new messages** · It looked through 3 messages" in words(app)
+    app.text_input(key="topic_key").set_value("key-2").run()
+    assert list(app.dataframe[0].value["Key"]) == ["key-2"]
+    app.toggle(key="topic_follow").set_value(False).run()
+    assert "These are all" in words(app)
+    monkeypatch.setattr("ui.views.messages.follow.LASTS", timedelta(0))
+    app.toggle(key="topic_follow").set_value(True).run()
+    assert "Following has stopped by itself" in words(app)
+    assert not app.toggle(key="topic_follow").value
+
+
+def test_a_field_that_no_message_has_is_said(place, see):
+    assert "None of these messages has `m`" in words(see("messages", topic=TOPIC, topic_where="m = 'X'"))
+    assert "the filter on the value is not valid" in words(see("messages", topic=TOPIC, topic_where="m ="))
+
+
+def test_a_cluster_that_does_not_answer_is_not_asked_again_until_the_button_is_used(place, see):
+    file = place.folder / "connections.json"
+    there = file.read_text(encoding="utf-8")
+    document = json.loads(there)
+    document["kafka_connections"]["test"] = {"name": "away", "bootstrap_servers": "127.0.0.1:1"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    data.clear_caches()
+    app = see("messages")
+    assert "away" in words(app)
+    assert "it is asked again after 20 seconds" in words(app)
+    first = failure_of("test")
+    app.run()
+    see("messages", topic=TOPIC, cluster="test")
+    assert failure_of("test") is first is not None
+    file.write_text(there, encoding="utf-8")
+    app.run()
+    assert "away" in words(app)
+    app.button(key="try_again_test").click().run()
+    assert TOPIC in cells(app)
+    assert failure_of("test") is None
 
 
 # ── over REST ─────────────────────────────────────────────────────────────────────────────────

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui.components.problem import guarded
 from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.messages import groups
 from ui.formats import number
 from ui.language import t, tn
+from ui.views.messages.asking import asking
 
 if TYPE_CHECKING:
     from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
@@ -26,7 +26,7 @@ def show_groups(cluster: str, topic: str) -> None:
     """Draws the groups; the cluster is asked again when the button is used."""
     if st.button(t("Read again"), key="groups_again", icon=":material/refresh:"):
         st.session_state.pop(_FOUND, None)
-    guarded(_groups)(cluster, topic)
+    asking(_groups)(cluster, topic)
 
 
 def _groups(cluster: str, topic: str) -> None:
