@@ -9,6 +9,7 @@ from core.clock import iso_utc
 from core.formatting import local_time, size_text
 
 if TYPE_CHECKING:
+    from core.admin.group_offsets import GroupReset
     from core.admin.topic_messages import ReadableMessage, TopicMessages
     from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
     from core.kafka.topic_list import TopicSummary
@@ -22,6 +23,8 @@ __all__ = [
     "message_lines",
     "messages_document",
     "messages_lines",
+    "reset_document",
+    "reset_lines",
     "topic_document",
     "topic_lines",
 ]
@@ -169,6 +172,46 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
         yield f"  {found.asked:,} of {found.total:,} groups of the cluster were asked"
     if found.refused:
         yield f"  this account may not read {_count(found.refused, 'group')}"
+
+
+def reset_document(plan: GroupReset, *, done: bool) -> dict[str, Any]:
+    """Returns what a reset of a group's offsets changes, or has changed."""
+    return {
+        "cluster": plan.cluster,
+        "topic": plan.topic,
+        "group": plan.group,
+        "to": plan.to,
+        "partitions": [
+            {
+                "partition": part.partition,
+                "before": part.before,
+                "after": part.after,
+                "end": part.end,
+                "again": part.again,
+                "left_out": part.left_out,
+            }
+            for part in plan.partitions
+        ],
+        "changed": len(plan.changed),
+        "again": plan.again,
+        "left_out": plan.left_out,
+        "done": done,
+    }
+
+
+def reset_lines(plan: GroupReset) -> Iterator[str]:
+    """Yields what a reset of a group's offsets would change, partition by partition."""
+    yield f"{plan.group} on {plan.topic} of {plan.cluster}, reset to {plan.to}"
+    for part in plan.partitions:
+        before = "never committed" if part.before is None else f"{part.before:,}"
+        what = "stays" if part.before == part.after else f"to {part.after:,}"
+        moved = f"   {_count(part.again, 'message')} again" if part.again else ""
+        moved += f"   {_count(part.left_out, 'message')} left out" if part.left_out else ""
+        yield f"  partition {part.partition:>4}   {before} {what} of {part.end:,}{moved}"
+    if not plan.changed:
+        yield "  nothing would change"
+    else:
+        yield f"  {_count(plan.again, 'message')} would be read again, {plan.left_out:,} left out"
 
 
 def _group_document(group: ConsumerGroup) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands that look into a cluster: topics, messages, groups. They read, commit nothing and join no consumer group."""
+"""Commands that look into a cluster: topics and messages. They read, commit nothing and join no consumer group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from core.admin.topic_messages import (
     MOST_MESSAGES,
     MessageQuery,
     browse,
-    consumer_groups,
     message_at,
     topics_of_cluster,
 )
@@ -21,8 +20,6 @@ from core.admin.topic_tail import TopicTail
 from core.app import App
 from core.cli.follow import print_tail
 from core.cli.message_lines import (
-    group_lines,
-    groups_document,
     message_document,
     message_lines,
     messages_document,
@@ -30,7 +27,7 @@ from core.cli.message_lines import (
     topic_document,
     topic_lines,
 )
-from core.cli.options import JsonOption, WorkspaceOption
+from core.cli.options import ClusterOption, JsonOption, TopicArgument, WorkspaceOption
 from core.cli.output import print_json, print_lines
 from core.errors import ConfigError
 from core.records.rights import local_caller
@@ -39,11 +36,6 @@ __all__ = ["app"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="NAME", help="A key of kafka_connections. Default: default_environment."),
-]
 OffsetOption = Annotated[int | None, typer.Option(min=0, metavar="OFFSET")]
 _PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
 
@@ -140,19 +132,6 @@ def messages(
         print_json(messages_document(found))
     else:
         print_lines(messages_lines(found, timezone, whole=whole))
-
-
-@app.command()
-def groups(
-    topic: TopicArgument,
-    cluster: ClusterOption = None,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Lists the consumer groups of a topic: how far each has read every partition, and its members."""
-    with App.open(workspace) as opened:
-        found = consumer_groups(opened.cluster(cluster), topic)
-    print_json(groups_document(topic, found)) if as_json else print_lines(group_lines(topic, found))
 
 
 def _place(text: str) -> tuple[int, int]:

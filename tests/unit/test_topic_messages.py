@@ -157,6 +157,21 @@ def test_the_documents_of_the_command_line_have_the_same(workspace):
     assert json.loads(run("groups", TOPIC, *there))["groups"] == []
 
 
+@pytest.mark.parametrize("word", ["list", "reset"])
+def test_a_topic_may_be_called_as_a_command_is(workspace, word):
+    done = CliRunner().invoke(app, ["groups", word, "--workspace", str(workspace)])
+    assert isinstance(done.exception, TopicMissing)
+    assert "does not list consumer groups" in run("groups", "list", TOPIC, "--workspace", str(workspace))
+
+
+@pytest.mark.parametrize(
+    ("to", "says"), [("latest", "does not list consumer groups"), ("yesterday", "nothing to which offsets are reset")]
+)
+def test_offsets_are_not_reset_to_what_is_no_place_or_on_mock_brokers(workspace, to, says):
+    words = ["groups", "reset", TOPIC, "billing", "--to", to, "--yes", "--workspace", str(workspace)]
+    assert says in str(CliRunner().invoke(app, words).exception)
+
+
 def test_an_option_that_cannot_be_read_is_refused(workspace):
     there = ("--workspace", str(workspace))
     for words in (("--at", "4711"), ("--since", "yesterday"), ("--key", "a", "--key-contains", "b")):

@@ -21,6 +21,7 @@ from core.admin.alert_rules import NoSuchRule
 from core.admin.deleted import NothingDeleted
 from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.admin.edit_queries import NoSuchQuery, QueryInUse
+from core.admin.group_offsets import GroupInUse, NoSuchGroup
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -65,6 +66,8 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
     NoSuchQuery: HTTPStatus.NOT_FOUND,
     NoSuchRule: HTTPStatus.NOT_FOUND,
+    NoSuchGroup: HTTPStatus.NOT_FOUND,
+    GroupInUse: HTTPStatus.CONFLICT,
     NothingDeleted: HTTPStatus.NOT_FOUND,
     QueryInUse: HTTPStatus.CONFLICT,
     NameTaken: HTTPStatus.CONFLICT,

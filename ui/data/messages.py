@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import streamlit as st
 
+from core.admin.group_offsets import GroupReset, plan_reset
 from core.admin.topic_messages import (
     MessageQuery,
     ReadableMessage,
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ask_again",
+    "cluster_of",
     "clusters",
     "failure_of",
     "followed",
+    "group_plan",
     "groups",
     "known_run",
     "one_message",
@@ -67,7 +70,7 @@ def topic_page(key: str, text: str, limit: int, page: int) -> tuple[list[TopicSu
 
 @st.cache_data(ttl=TOPICS_S, show_spinner=False, max_entries=64)
 def _topic_page(folder: str, key: str, text: str, limit: int, page: int) -> tuple[list[TopicSummary], int]:
-    return topics_of_cluster(_cluster(key), text, limit=limit, offset=page * limit)
+    return topics_of_cluster(cluster_of(key), text, limit=limit, offset=page * limit)
 
 
 def page_of_topic(key: str, topic: str, query: MessageQuery) -> TopicMessages:
@@ -78,7 +81,7 @@ def page_of_topic(key: str, topic: str, query: MessageQuery) -> TopicMessages:
         PsttError: They cannot be read.
     """
     by = seeing("messages")
-    return _asked(key, lambda: browse(_cluster(key), topic, query, caller=by))
+    return _asked(key, lambda: browse(cluster_of(key), topic, query, caller=by))
 
 
 def followed(
@@ -99,7 +102,7 @@ def followed(
     by = seeing("messages")
 
     def turn() -> tuple[TailTurn, dict[int, int]]:
-        with TopicTail(_cluster(key), topic, query, caller=by, position=position) as tail:
+        with TopicTail(cluster_of(key), topic, query, caller=by, position=position) as tail:
             found = TailTurn((), 0, 0) if position is None else tail.turn()
             return found, tail.position
 
@@ -127,7 +130,7 @@ def _asked(key: str, question: Callable[[], T]) -> T:
 def one_message(key: str, topic: str, partition: int, offset: int) -> ReadableMessage:
     """Reads one message whole; raises as `page_of_topic`."""
     by = seeing("messages")
-    return _asked(key, lambda: message_at(_cluster(key), topic, partition, offset, caller=by))
+    return _asked(key, lambda: message_at(cluster_of(key), topic, partition, offset, caller=by))
 
 
 def run_message(run: Run, place: tuple[int, int] | None, step: Literal[-1, 0, 1]) -> RunPosition:
@@ -143,7 +146,14 @@ def run_message(run: Run, place: tuple[int, int] | None, step: Literal[-1, 0, 1]
 
 def groups(key: str, topic: str) -> GroupsOfTopic:
     """Returns the consumer groups of a topic."""
-    return _asked(key, lambda: consumer_groups(_cluster(key), topic))
+    return _asked(key, lambda: consumer_groups(cluster_of(key), topic))
+
+
+def group_plan(key: str, topic: str, group: str, to: str) -> GroupReset:
+    """Returns what a reset of a group's offsets would change; `to` as `core.admin.group_offsets.plan_reset` takes it."""
+    with data.opened() as app:
+        timezone = app.timezone
+    return _asked(key, lambda: plan_reset(cluster_of(key), topic, group, to, timezone=timezone))
 
 
 def run_of(run_id: str) -> Run:
@@ -166,7 +176,7 @@ def known_run(run_id: str) -> bool:
         return False
 
 
-def _cluster(key: str) -> Cluster:
+def cluster_of(key: str) -> Cluster:
     """Returns a cluster by its key, or by its name, as sends have it."""
     with data.opened() as app:
         if not key or key in app.connections.cluster_names:
