@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import get_args
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from core.kafka.mock_cluster import resolved
 from core.model.connection import Cluster
@@ -17,7 +17,7 @@ from tests.ui.conftest import SLY, Place, cells, is_harmless, words
 from tests.ui.rest import bearer, client, token
 from ui import access, data
 from ui.data.find import find_sends
-from ui.data.messages import failure_of
+from ui.data.messages import failure_of, group_plan
 
 CLUSTER = Cluster("messages page", "", mock_brokers=1)
 TOPIC = "seen"
@@ -191,6 +191,37 @@ def test_a_cluster_that_does_not_answer_is_not_asked_again_until_the_button_is_u
     app.button(key="try_again_test").click().run()
     assert TOPIC in cells(app)
     assert failure_of("test") is None
+
+
+def test_the_offsets_of_a_group_are_reset_after_what_changes_was_shown(empty, see, kafka, monkeypatch):
+    topic, group = kafka.create_topic(partitions=1), f"reset {SLY}"
+    cluster = {"name": "real", "bootstrap_servers": kafka.plaintext}
+    document = {"kafka_connections": {"real": cluster}, "default_environment": "real", "connections": []}
+    (empty.folder / "connections.json").write_text(json.dumps(document), encoding="utf-8")
+    data.clear_caches()
+    producer = Producer({"bootstrap.servers": kafka.plaintext})
+    for n in range(5):
+        producer.produce(topic, str(n), partition=0)
+    assert producer.flush(60) == 0
+    consumer = Consumer({"bootstrap.servers": kafka.plaintext, "group.id": group})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 3)], asynchronous=False)
+    consumer.close()
+    as_role(monkeypatch, "operator")
+    assert see("messages", topic=topic, part="groups").button(key="reset_group_0").disabled
+    as_role(monkeypatch, "admin")
+    app = see("messages", topic=topic, part="groups")
+    app.button(key="reset_group_0").click().run()
+    app.radio(key="reset_to").set_value("offset").run()
+    app.number_input(key="reset_offset").set_value(1).run()
+    app.button(key="reset_plan").click().run()
+    assert not app.exception
+    assert "2 messages are read again, 0 are left out" in words(app)
+    assert group_plan("real", topic, group, "1").again == 2
+    app.button(key="reset_do").click().run()
+    assert not app.exception
+    assert "4 messages behind" in words(app)
+    assert group_plan("real", topic, group, "1").changed == ()
+    assert is_harmless(app)
 
 
 # ── over REST ─────────────────────────────────────────────────────────────────────────────────

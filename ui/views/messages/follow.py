@@ -136,13 +136,13 @@ def _said(state: _Followed, zone: str) -> None:
         f"**:material/sensors: {came}** · {looked} "
         + t("It stops at {time} ({zone}).", time=clock(state.until, zone), zone=plain(zone))
     )
+    kept = t("The newest {count} at most are kept here. Select a message to open it.", count=number(MOST_SHOWN))
     if state.passed_over:
-        st.caption(
-            tn(
-                state.passed_over,
-                "1 message came too fast and is not shown.",
-                "{count} messages came too fast and are not shown.",
-                count=number(state.passed_over),
-            )
+        fast = tn(
+            state.passed_over,
+            "1 message came too fast and is not shown.",
+            "{count} messages came too fast and are not shown.",
+            count=number(state.passed_over),
         )
-    st.caption(t("The newest {count} at most are kept here. Select a message to open it.", count=number(MOST_SHOWN)))
+        kept = f"{fast} {kept}"
+    st.caption(kept)

@@ -43,14 +43,6 @@ def _groups(cluster: str, topic: str) -> None:
         st.info(t("No consumer group reads this topic, or has read it."), icon=":material/group_off:")
     for index, group in enumerate(found.groups):
         _group(group, index)
-        if st.button(
-            t("Reset its offsets"),
-            key=f"reset_group_{index}",
-            icon=":material/restart_alt:",
-            disabled=not may("reset offsets") or bool(group.members),
-            help=_why_not(group),
-        ):
-            st.session_state[RESETTING] = group.name
     show_reset(cluster, topic)
     if found.asked < found.total:
         st.caption(
@@ -110,6 +102,14 @@ def _group(group: ConsumerGroup, index: int) -> None:
                 f"members_{index}",
                 most_px=320,
             )
+        if st.button(
+            t("Reset its offsets"),
+            key=f"reset_group_{index}",
+            icon=":material/restart_alt:",
+            disabled=not may("reset offsets") or bool(group.members),
+            help=_why_not(group),
+        ):
+            st.session_state[RESETTING] = group.name
 
 
 def _partition(group: ConsumerGroup, part: Any) -> dict[str, Any]:

@@ -33,14 +33,16 @@ def show_reset(cluster: str, topic: str) -> None:
     if group is None:
         return
 
-    @st.dialog(t("Reset the offsets of this group?"), width="large", on_dismiss=_close)
+    @st.dialog(t("Reset the offsets of this group?"), width="medium", on_dismiss=_close)
     @guarded
     def dialog() -> None:
-        st.subheader(plain(group), anchor=False)
         st.markdown(
-            t("Another application reads with this group: it will read messages of **{topic}** again, or leave some out.",
-              topic=plain(topic))
-        )  # fmt: skip
+            t(
+                "Another application reads with **{group}**: it will read messages of **{topic}** again, or leave some out.",
+                group=plain(group),
+                topic=plain(topic),
+            )
+        )
         to = _target()
         asked = (cluster, topic, group, to)
         if st.button(t("Show what would change"), key="reset_plan", icon=":material/preview:"):
