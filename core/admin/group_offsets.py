@@ -106,9 +106,9 @@ def plan_reset(
         partitions: Only these; empty: all.
 
     Raises:
-        NoSuchGroup: The group does not exist, and has no offsets of the topic.
+        NoSuchGroup: The group does not exist, and has no offsets of the topic; or it is a mock broker.
         GroupInUse: It has members.
-        ConfigError: `to` or a partition is not valid, or it is a mock broker.
+        ConfigError: `to` or a partition is not valid.
         TopicMissing: There is no such topic.
         BrokerUnavailable, NotAuthorised: The cluster cannot be asked.
     """
@@ -117,7 +117,11 @@ def plan_reset(
 
     target = _target(to, timezone)
     if cluster.mock_brokers:
-        raise ConfigError("a mock broker does not list consumer groups", remedy="choose a cluster that has brokers")
+        raise NoSuchGroup(
+            f"there is no consumer group {group} that has read {topic}",
+            why="a mock broker does not list consumer groups",
+            remedy="choose a cluster that has brokers",
+        )
     there = reachable(cluster)
     spans = offsets_of_topic(there, topic)
     require_partitions(partitions, spans)

@@ -204,6 +204,8 @@ def _sensible(case, mode, number, known):
     if mode == GenerationMode.POSITIVE and "topic" in case.path_parameters:
         for name in MANY_WAYS:
             case.query.pop(name, None)
+        if isinstance(case.body, dict) and "to" in case.body:
+            case.body |= {"to": "earliest", "partitions": []}
     if "id" in case.path_parameters:
         case.path_parameters["id"] = SLUG
         headers["If-Match"] = "*"

@@ -167,7 +167,7 @@ def test_a_followed_topic_shows_what_comes_at_the_top_until_it_is_left(place, se
 
 
 def test_a_field_that_no_message_has_is_said(place, see):
-    assert "None of these messages has `m`" in words(see("messages", topic=TOPIC, topic_where="m = 'X'"))
+    assert "None of these messages has **m**" in words(see("messages", topic=TOPIC, topic_where="m = 'X'"))
     assert "the filter on the value is not valid" in words(see("messages", topic=TOPIC, topic_where="m ="))
 
 

@@ -187,7 +187,7 @@ def _messages(cluster: str, found: TopicMessages, zone: str) -> None:
 def _turning(found: TopicMessages, pages: list[str]) -> None:
     """Draws how far the page looked, and the buttons to other pages."""
     if found.missing:
-        names = ", ".join(f"`{plain(path)}`" for path in found.missing)
+        names = ", ".join(f"**{plain(path)}**" for path in found.missing)
         st.warning(
             t("None of these messages has {paths}: check how the names are written.", paths=names),
             icon=":material/spellcheck:",
