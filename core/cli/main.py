@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from core.cli.leaving import leave
 from core.cli.output import report_defect, report_error
 from core.errors import ConfigError, PsttError, RunCancelled
 
@@ -138,16 +139,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (head, less) has ended
         _discard_output()
         code = 0
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """Ends the process; at once if the call of a driver has not returned: everything has been written by now."""
-    session = sys.modules.get("core.sources.session")  # not imported if no database was opened
-    if session is not None and session.is_left_behind():
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    leave(code)
 
 
 def _command(*, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from core.model.run import Run
@@ -39,6 +41,9 @@ ROWS = (
     f"'{SLY}' AS note FROM generate_series(1, 500) AS g"
 )
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+
+# Each AppTest reads what every installed package says about itself, for half a second of a processor.
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 # ── workspaces ────────────────────────────────────────────────────────────────────────────────
