@@ -79,7 +79,7 @@ class TopicTail:
             )
         self._lookup = asked_once(schema_lookup(cluster))
         self._choice = MessageChoice(query, self._lookup)
-        self._query, self._topic, self._there = query, topic, reachable(cluster)
+        self._query, self._topic, self._cluster, self._there = query, topic, cluster, reachable(cluster)
         if position is None:
             spans = offsets_of_topic(self._there, topic)
             require_partitions(query.partitions, spans)
@@ -96,6 +96,7 @@ class TopicTail:
     ) -> None:
         if self._reader is not None:
             self._reader.__exit__(kind, error, trace)
+            self._reader = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -110,6 +111,8 @@ class TopicTail:
         """
         from core.kafka.topic_reader import ReadLimits, TopicReader  # loads confluent_kafka
 
+        if self._cluster.kept_in is not None:
+            self._join_kept()
         ends = self._ends.now()
         new = {p: range(self.position[p], end) for p, end in ends.items() if end > self.position[p]}
         if not new:
@@ -130,3 +133,13 @@ class TopicTail:
             ends = ends | {partition: left.start for partition, left in page.rest.items()}
         self.position = ends
         return TailTurn(tuple(readable_message(m, self._lookup) for m in page.messages), page.examined, passed_over)
+
+    def _join_kept(self) -> None:
+        """Reads on where the demo's messages are now: another process has sent some, so its brokers were started anew."""
+        from core.kafka.topic_ends import TopicEnds  # loads confluent_kafka
+
+        there = reachable(self._cluster)
+        if there != self._there:
+            self.__exit__(None, None, None)
+            self._there = there
+            self._ends = TopicEnds(there, self._topic, self.position)

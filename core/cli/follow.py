@@ -22,7 +22,7 @@ EVERY_S = 1.0
 """Between two turns in which nothing came."""
 
 
-def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool, as_json: bool) -> None:
+def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool, as_json: bool, note: str = "") -> None:
     """Prints each new message as it comes, and at the end, on stderr, how many were looked through.
 
     A broker that does not answer is reported once; the topic is followed on as soon as it does.
@@ -33,10 +33,13 @@ def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool,
         most: Ends after so many messages; None: at Ctrl-C.
         whole: Prints headers and whole values.
         as_json: Prints one JSON document a line.
+        note: What to know of the cluster; empty: nothing.
     """
     shown = examined = 0
     is_away = False
     _note("following the topic from now on; Ctrl-C ends")
+    if note:
+        _note(note)
     try:
         while most is None or shown < most:
             turn, is_away = _turn(tail, is_away=is_away)

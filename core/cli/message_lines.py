@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.message.shown import ShownBytes
 
 __all__ = [
+    "MOCK_NOTE",
     "group_lines",
     "groups_document",
     "message_document",

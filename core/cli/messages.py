@@ -13,6 +13,7 @@ from core.admin.topic_messages import (
     MOST_MESSAGES,
     MessageQuery,
     browse,
+    forgets,
     message_at,
     topics_of_cluster,
 )
@@ -20,6 +21,7 @@ from core.admin.topic_tail import TopicTail
 from core.app import App
 from core.cli.follow import print_tail
 from core.cli.message_lines import (
+    MOCK_NOTE,
     message_document,
     message_lines,
     messages_document,
@@ -125,7 +127,8 @@ def messages(
         )
         if follow:
             with TopicTail(chosen, topic, query, caller=local_caller()) as tail:
-                print_tail(tail, timezone, most=limit, whole=whole, as_json=as_json)
+                note = MOCK_NOTE if forgets(chosen) else ""
+                print_tail(tail, timezone, most=limit, whole=whole, as_json=as_json, note=note)
             return
         found = browse(chosen, topic, query, caller=local_caller())
     if as_json:

@@ -16,6 +16,7 @@ from core.records.rights import Role
 from tests.ui.conftest import SLY, Place, cells, is_harmless, words
 from tests.ui.rest import bearer, client, token
 from ui import access, data
+from ui.data.failures import FailureMemory
 from ui.data.find import find_sends
 from ui.data.messages import failure_of, group_plan
 
@@ -171,7 +172,8 @@ def test_a_field_that_no_message_has_is_said(place, see):
     assert "the filter on the value is not valid" in words(see("messages", topic=TOPIC, topic_where="m ="))
 
 
-def test_a_cluster_that_does_not_answer_is_not_asked_again_until_the_button_is_used(place, see):
+def test_a_cluster_that_does_not_answer_is_not_asked_again_until_the_button_is_used(place, see, monkeypatch):
+    monkeypatch.setattr("ui.data.messages._failures", FailureMemory(3_600, data.now))
     file = place.folder / "connections.json"
     there = file.read_text(encoding="utf-8")
     document = json.loads(there)

@@ -14,7 +14,7 @@ from core.admin.message_query import MessageQuery
 from core.admin.topic_tail import TopicTail
 from core.cli.main import app
 from core.errors import AccessRefused, ConfigError, TopicMissing
-from core.kafka.mock_cluster import resolved
+from core.kafka.mock_cluster import keep, resolved
 from core.model.connection import Cluster
 from core.records.rights import local_caller
 from tests.rigs.callers import caller
@@ -85,6 +85,25 @@ def test_a_filter_and_partitions_choose_and_a_path_that_nothing_has_is_named(pro
         send(producer, range(30, 34))
         turn = followed.turn()
         assert (turn.messages, turn.examined, followed.missing) == ((), 2, ("m",))
+
+
+def test_what_another_process_sends_to_the_brokers_of_a_demo_comes_too(tmp_path):
+    # Each name has mock brokers of its own in this process, as another process would.
+    here, there = (Cluster(name, "", mock_brokers=1, kept_in=tmp_path / "topics") for name in ("here", "there"))
+
+    def send_there(*texts: str) -> None:
+        producer = Producer({"bootstrap.servers": resolved(there).bootstrap_servers})
+        for text in texts:
+            producer.produce(TOPIC, text, text, 0)
+        assert producer.flush(30) == 0
+        assert keep(there) == len(texts)
+
+    send_there("first")
+    with TopicTail(here, TOPIC, MessageQuery(newest_first=False), caller=ME) as followed:
+        assert followed.turn().messages == ()
+        send_there("second", "third")
+        assert keys(followed.turn()) == ["second", "third"]
+        assert followed.turn().messages == ()
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ def _follow(cluster: str, topic: str, query: MessageQuery) -> None:
         state.examined += turn.examined
         state.passed_over += turn.passed_over
         state.messages = _joined(turn.messages, state.messages)
+    # Streamlit fades what is redrawn; a list that is redrawn every two seconds would blink.
+    st.html("<style>.st-key-followed [data-stale='true'] { opacity: 1 !important }</style>")
+    with st.container(key="followed"):
+        _drawn(cluster, topic, state)
+
+
+def _drawn(cluster: str, topic: str, state: _Followed) -> None:
     zone = workspace_status().timezone
     _said(state, zone)
     if not state.messages:
