@@ -127,10 +127,11 @@ def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:
         rule, dot, key = place.partition(".")
         if not (rule and dot and key and equals):
             raise ConfigError(f"--set {text[:60]} is not RULE.KEY=VALUE", remedy="error_rate.threshold_percent=5")
+        values = changes.setdefault(rule, {})
         try:
-            changes.setdefault(rule, {})[key] = json.loads(value)
+            values[key] = json.loads(value)
         except ValueError:
-            changes[rule][key] = value
+            values[key] = value
     return changes
 
 
