@@ -40,7 +40,8 @@ def values(cluster, topic, **asked):
 
 
 def group_names(kafka):
-    listed = AdminClient({"bootstrap.servers": kafka.plaintext}).list_consumer_groups().result(30)
+    admin = AdminClient({"bootstrap.servers": kafka.plaintext})  # its answers never come once it is collected
+    listed = admin.list_consumer_groups().result(30)
     return {group.group_id for group in listed.valid}
 
 
