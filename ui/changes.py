@@ -22,6 +22,7 @@ from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
 from core.admin.edit_settings import change_setting as core_change_setting
+from core.admin.group_offsets import GroupReset, reset_offsets
 from core.admin.start_runner import start_as_service
 from core.app import open_workspace
 from core.calendar.templates import resolve
@@ -44,6 +45,7 @@ from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job
 from core.workspace.paths import Workspace
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, apart, data
+from ui.data.messages import cluster_of
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -156,6 +158,13 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
     by = caller("replay")
     with data.opened() as app:
         return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
+
+
+def reset_group(cluster: str, plan: GroupReset) -> None:
+    """Sets the offsets of a consumer group as a plan shows them."""
+    by = caller("reset offsets")
+    with data.opened() as app:
+        reset_offsets(app.ledger, cluster_of(cluster), plan, caller=by, now=data.now())
 
 
 def watermark(slug: str) -> WatermarkReport | None:

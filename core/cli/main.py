@@ -67,7 +67,7 @@ COMMANDS = {
         Command("metrics", "core.cli.history", "What was sent, in numbers."),
         Command("topics", "core.cli.messages", "Lists the topics of a cluster with their message counts."),
         Command("messages", "core.cli.messages", "Shows the messages of a topic, the newest first."),
-        Command("groups", "core.cli.messages", "Lists the consumer groups of a topic and their lag."),
+        Command("groups", "core.cli.groups", "Lists the consumer groups of a topic; resets their offsets."),
         Command("alerts", "core.cli.alerts", "Open alerts and their messages."),
         Command("check", "core.cli.inspect", "Checks every file of the workspace; contacts nothing."),
         Command("doctor", "core.cli.inspect", "Contacts every database and broker; checks disk and clock."),
