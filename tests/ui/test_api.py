@@ -541,6 +541,7 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
         "/alerts", "/alerts/{number}/acknowledge", "/alerts/silences", "/alerts/silences/{number}", "/alerts/test", "/alerts/simulate",
         "/files/queries", "/files/query", "/files/query/rename", "/files/query/versions", "/files/deleted", "/files/restore",
+        "/files/versions", "/files/versions/{number}", "/files/versions/{number}/restore",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]
     named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Match
 from core.admin.deleted import NothingDeleted
 from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.admin.edit_queries import NoSuchQuery, QueryInUse
+from core.admin.versions import NoSuchVersion
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -64,6 +65,7 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
     NoSuchQuery: HTTPStatus.NOT_FOUND,
     NothingDeleted: HTTPStatus.NOT_FOUND,
+    NoSuchVersion: HTTPStatus.NOT_FOUND,
     QueryInUse: HTTPStatus.CONFLICT,
     NameTaken: HTTPStatus.CONFLICT,
     AlreadySent: HTTPStatus.CONFLICT,
