@@ -22,7 +22,11 @@ from core.workspace.stored_file import StoredFile
 __all__ = ["app"]
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Lists, shows and restores versions."
+    name="versions",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Lists, shows and restores the versions of a file.",
 )
 ShowOption = Annotated[int | None, typer.Option("--show", metavar="N", help="Print version N as it was.")]
 DiffOption = Annotated[
