@@ -318,6 +318,9 @@ def _binding_problem(
 def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
     """Returns the exact messages of a job, which need not be saved. It contacts the database, for 30 s at most."""
     caller("preview")
+    workspace = data.workspace()
+    if apart.has_large_query(workspace, job):
+        return apart.preview(workspace.root, job.slug, job_text(job), data.now(), at, rows, PREVIEW_TIMEOUT_S)
     with data.opened() as app:
         plan = app.plan(job, now=data.now(), at=at)
         return plan, app.preview(plan, rows=rows, timeout_s=PREVIEW_TIMEOUT_S)
