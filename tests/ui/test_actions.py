@@ -26,9 +26,10 @@ from core.admin.actions import roll_up_sends
 from core.admin.alert_rules import change_rules
 from core.admin.alerts import silence
 from core.admin.demo import SLUG, make_demo
-from core.admin.edit_jobs import delete_job
+from core.admin.edit_jobs import delete_job, replace_job
 from core.admin.edit_queries import delete_query, query_names
 from core.admin.topic_messages import consumer_groups
+from core.admin.versions import restore_version
 from core.app import App
 from core.clock import iso_utc
 from core.errors import AccessRefused, AlreadySent, PsttError
@@ -210,6 +211,22 @@ def a_cancelled_backfill(place: Place) -> str:
     number = a_backfill(place)
     place.ledger(lambda ledger: cancel_backfill(ledger, int(number), caller=caller("test"), now=datetime.now(UTC)))
     return number
+
+
+def a_changed_job(place: Place) -> str:
+    """Returns the number of the version before."""
+    file = read_job_file(place.workspace, SLUG)
+    place.ledger(
+        lambda ledger: replace_job(
+            place.workspace,
+            ledger,
+            replace(file.job, name="Changed"),
+            seen_sha256=None,
+            caller=caller("test"),
+            now=clock(),
+        )
+    )
+    return str(len(place.ledger(lambda ledger: ledger.job_versions.of_job(SLUG))) - 1)
 
 
 def a_deleted_query(place: Place) -> str:
@@ -653,6 +670,12 @@ CASES = [
     Case("change", ("change", f"job {SLUG}"), job_name(SLUG),
          rest=lambda p, _: p.rest("PUT", f"{JOBS}/{SLUG}", save(p, name="Another name"), etag(p)),
          page=lambda p, _: revise(p)),
+    Case("change", ("change", f"job {SLUG}"), job_name(SLUG), a_changed_job, about="back to a version",
+         cli=lambda p, number: p.cli("versions", "job", SLUG, "--restore", number),
+         rest=lambda p, number: p.rest(
+             "POST", f"/api/files/versions/{number}/restore?kind=job&name={SLUG}", headers=etag(p)),
+         core=in_core(lambda app, by: restore_version(
+             app, "job", SLUG, 1, seen_sha256=None, caller=by, now=clock()))),
     Case("delete", ("delete", f"job {SLUG}"), job_name(SLUG),
          rest=lambda p, _: p.rest("DELETE", f"{JOBS}/{SLUG}", headers=etag(p)),
          page=lambda p, _: changes.delete_job(SLUG, read_job_file(p.workspace, SLUG).sha256)),

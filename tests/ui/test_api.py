@@ -560,6 +560,7 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
         "/alerts", "/alerts/{number}/acknowledge", "/alerts/silences", "/alerts/silences/{number}", "/alerts/test", "/alerts/simulate",
         "/alerts/rules", "/alerts/rules/{rule}",
         "/files/queries", "/files/query", "/files/query/rename", "/files/query/versions", "/files/deleted", "/files/restore",
+        "/files/versions", "/files/versions/{number}", "/files/versions/{number}/restore",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]
     named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))

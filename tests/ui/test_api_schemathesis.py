@@ -60,7 +60,9 @@ INCREMENTAL = "incremental"
 TOPIC = "fuzzed"
 MANY_WAYS = ("cluster", "partition", "from_offset", "to_offset", "since", "until", "next", "where")
 """Parameters for messages whose values have to fit the topic, or each other."""
-THERE = {"id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, "offset": 0, "rule": "error_rate"}
+THERE = {
+    "id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, "offset": 0, "rule": "error_rate", "version": 0,
+}  # fmt: skip
 """Values of the demo for the parameters of an address."""
 BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
 """Last word of an address → the number of a backfill with which that works."""
@@ -96,6 +98,7 @@ def workspace_of_demo(tmp_path_factory):
         assert producer.flush(30) == 0
         with query_versions(Workspace(folder)) as versions:
             versions.add(GONE_QUERY, b"SELECT 1 AS n", datetime.now(UTC))
+            patch.setitem(THERE, "version", versions.of_query(GONE_QUERY)[0].version_id)
         make_alerts(Workspace(folder), receiver.url)
         patch.setitem(THERE, "run_id", run.run_id)
         patch.setitem(THERE, "number", request)
@@ -242,6 +245,10 @@ def _sensible(case, mode, number, known):
 
 def _make_files_sensible(case, number, headers):
     """The request names an SQL file that exists, or brings back one that was deleted."""
+    if "/files/versions" in case.operation.path:
+        case.query |= {"kind": "query", "name": GONE_QUERY}
+        case.path_parameters |= {name: THERE["version"] for name in case.path_parameters}
+        return
     if "name" in case.query:
         case.query["name"] = GONE_QUERY if case.operation.path.endswith("versions") else FREE_QUERY
         case.headers.pop("If-None-Match", None)

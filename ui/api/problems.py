@@ -22,6 +22,7 @@ from core.admin.deleted import NothingDeleted
 from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.admin.edit_queries import NoSuchQuery, QueryInUse
 from core.admin.group_offsets import GroupInUse, NoSuchGroup
+from core.admin.versions import NoSuchVersion
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -69,6 +70,7 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchGroup: HTTPStatus.NOT_FOUND,
     GroupInUse: HTTPStatus.CONFLICT,
     NothingDeleted: HTTPStatus.NOT_FOUND,
+    NoSuchVersion: HTTPStatus.NOT_FOUND,
     QueryInUse: HTTPStatus.CONFLICT,
     NameTaken: HTTPStatus.CONFLICT,
     AlreadySent: HTTPStatus.CONFLICT,
