@@ -143,7 +143,8 @@ class DaskParts:
         """
         with self._answering():
             prepares = parts >= len(self._client.nthreads())
-            self._examine(self._order(task, self._name, prepares=prepares))
+            unwritten = msgspec.structs.replace(task, needs=[])  # what parts read may be made only after the split
+            self._examine(self._order(unwritten, self._name, prepares=prepares))
 
     def start(self, task: PartTask) -> None:
         """Submits a part; see `PartExecutor`.
