@@ -549,14 +549,16 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
     document = asked.get("/api/openapi.json").json()
     assert set(document["paths"]) == {
         "/kafka/health", "/kafka/topics", "/kafka/metrics", "/kafka/metrics/summary", "/kafka/test", "/kafka/send",
-        "/kafka/topics/{topic}/messages", "/kafka/topics/{topic}/messages/{partition}/{offset}", "/kafka/topics/{topic}/groups",
+        "/kafka/topics/{topic}/messages", "/kafka/topics/{topic}/messages/{partition}/{offset}", "/kafka/topics/{topic}/groups", "/kafka/topics/{topic}/groups/reset",
         "/scheduler/scheduling", "/scheduler/scheduling/{id}", "/scheduler/scheduling/{id}/enable",
         "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/scheduling/{id}/watermark", "/scheduler/requests/{number}",
         "/scheduler/backfills", "/scheduler/backfills/{number}", "/scheduler/backfills/{number}/pause",
         "/scheduler/backfills/{number}/resume", "/scheduler/backfills/{number}/cancel", "/scheduler/backfills/{number}/retry",
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
         "/alerts", "/alerts/{number}/acknowledge", "/alerts/silences", "/alerts/silences/{number}", "/alerts/test", "/alerts/simulate",
+        "/alerts/rules", "/alerts/rules/{rule}",
         "/files/queries", "/files/query", "/files/query/rename", "/files/query/versions", "/files/deleted", "/files/restore",
+        "/files/versions", "/files/versions/{number}", "/files/versions/{number}/restore",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]
     named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
