@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import alerts, edit_files, edit_jobs, mail_settings, watermarks
+from core.admin import alerts, edit_files, edit_jobs, mail_settings
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
@@ -24,7 +24,6 @@ from core.admin.edit_jobs import create_job, replace_job
 from core.admin.edit_settings import change_setting as core_change_setting
 from core.admin.group_offsets import GroupReset, reset_offsets
 from core.admin.start_runner import start_as_service
-from core.admin.watermarks import WatermarkReport, watermark_of
 from core.app import open_workspace
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
@@ -37,8 +36,9 @@ from core.notify.delivery import MAIL
 from core.notify.silences import AlertRecords, Silence
 from core.notify.simulation import Simulation
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
-from core.scheduler import backfills, commands
+from core.scheduler import backfills, commands, watermarks
 from core.scheduler.backfills import BackfillOptions
+from core.scheduler.watermarks import WatermarkReport, watermark_of
 from core.sql.parser import load
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
@@ -179,6 +179,13 @@ def set_watermark(slug: str, value: str, why: str) -> None:
     by = caller("watermark")
     with data.opened() as app:
         watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
+
+
+def backfill_from(slug: str, value: str, why: str) -> int:
+    """Sends the rows of an incremental job after a value again. Returns the number of the request for the run."""
+    by = caller("watermark")
+    with data.opened() as app:
+        return watermarks.backfill_from(app, app.job(slug), value, why=why, caller=by, now=data.now()).request_id
 
 
 def backfill(

@@ -369,6 +369,10 @@ def committed(place: Place) -> list[tuple[int | None, ...]]:
     return [tuple(part.committed for part in group.partitions) for group in found if group.name == GROUP]
 
 
+def sent_from(place: Place) -> list[Any]:
+    return [watermark(place), *newest_request(place)]
+
+
 def running(place: Place) -> list[tuple[str, bool]]:
     newest = place.ledger(lambda ledger: ledger.history.newest(SLUG, 9))
     return [(run.state, run.cancel_asked_at is None) for run in newest]
@@ -610,6 +614,10 @@ CASES = [
          cli=lambda p, _: p.cli("watermark", SLUG, "--set", "5", "--why", "again"),
          rest=lambda p, _: p.rest("PUT", f"{JOBS}/{SLUG}/watermark", {"value": "5", "why": "again"}),
          page=lambda p, _: changes.set_watermark(SLUG, "5", "again")),
+    Case("watermark", ("watermark", f"job {SLUG}"), sent_from, an_incremental_job, about="and a run, by a backfill",
+         cli=lambda p, _: p.cli("backfill", SLUG, "--from-value", "5", "--why", "again"),
+         rest=lambda p, _: p.rest("POST", BACKFILLS, {"job": SLUG, "from_value": "5", "why": "again"}),
+         page=lambda p, _: changes.backfill_from(SLUG, "5", "again")),
     Case("send", ("send", "topic by-hand"), sends,
          cli=lambda p, _: p.cli("send", "by-hand", "k", "v"),
          rest=lambda p, _: p.rest("POST", "/api/kafka/send", {"topic": "by-hand", "key": "k", "value": "v"}),
@@ -850,6 +858,11 @@ WRONG = {
         lambda p: p.cli("alerts", "test", "--channel", "pager"),
         lambda p: p.rest("POST", f"{ALERTS}/test", {"channel": "pager"}),
         lambda p: changes.send_test("pager"),
+    ),
+    "a value that is no number": (
+        lambda p: [an_incremental_job(p), p.cli("backfill", SLUG, "--from-value", "2026-01-05", "--why", "again")],
+        lambda p: p.rest("POST", BACKFILLS, {"job": SLUG, "from_value": "2026-01-05", "why": "again"}),
+        lambda p: changes.backfill_from(SLUG, "2026-01-05", "again"),
     ),
     "a range that is still to come": (
         lambda p: p.cli("backfill", SLUG, "--from", str(TOMORROW), "--to", str(TOMORROW)),
