@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from core.errors import ConfigError
 from core.records.named_sql import load_named_sql
-from core.records.sqlite_errors import StoredFileErrors, is_busy
+from core.records.sqlite_errors import errors_of_edits, is_busy
 
 __all__ = ["EditsFile"]
 
@@ -36,13 +36,7 @@ class EditsFile:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.sql = load_named_sql("edits.sql")
-        unusable = (
-            "check the disk and the folder's permissions; if the file is damaged, move it away: "
-            "it has only old versions of SQL files and drafts"
-        )
-        self._translated = StoredFileErrors(
-            str(file), file.name, BUSY_TIMEOUT_S, if_damaged=unusable, if_unusable=unusable
-        ).translated
+        self._translated = errors_of_edits(file, BUSY_TIMEOUT_S).translated
         with self._translated():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.errors import LedgerBusy, StorageFailed
 
-__all__ = ["StoredFileErrors", "is_busy", "primary_code"]
+__all__ = ["StoredFileErrors", "errors_of_edits", "errors_of_ledger", "is_busy", "primary_code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,26 @@ class StoredFileErrors:
             ) from None
         except (sqlite3.DatabaseError, OSError) as error:
             raise StorageFailed(f"{self.file} cannot be used", why=str(error), remedy=self.if_damaged) from None
+
+
+def errors_of_ledger(file: Path, wait_s: float) -> StoredFileErrors:
+    """Returns what is said about the ledger."""
+    return StoredFileErrors(
+        f"the ledger {file}",
+        f"the ledger {file.name}",
+        wait_s,
+        if_damaged="move the file away to begin a new ledger; the sends stay in metrics.duckdb",
+        if_unusable="check the disk and the folder's permissions",
+    )
+
+
+def errors_of_edits(file: Path, wait_s: float) -> StoredFileErrors:
+    """Returns what is said about `edits.sqlite`."""
+    unusable = (
+        "check the disk and the folder's permissions; if the file is damaged, move it away: "
+        "it has only old versions of SQL files and drafts"
+    )
+    return StoredFileErrors(str(file), file.name, wait_s, if_damaged=unusable, if_unusable=unusable)
 
 
 def is_busy(error: Exception) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 
 from core.errors import ConfigError, StorageFailed
 from core.records.named_sql import load_named_sql
-from core.records.sqlite_errors import StoredFileErrors, primary_code
+from core.records.sqlite_errors import errors_of_ledger, primary_code
 
 __all__ = ["Store", "StorePart"]
 
@@ -72,13 +72,7 @@ class Store:
         """When the file was copied into memory, in seconds of the monotonic clock; None: the file itself is open."""
         self._in_transaction = False
         self._seen_version = 0
-        self._translated = StoredFileErrors(
-            f"the ledger {file}",
-            f"the ledger {file.name}",
-            BUSY_TIMEOUT_S,
-            if_damaged="move the file away to begin a new ledger; the sends stay in metrics.duckdb",
-            if_unusable="check the disk and the folder's permissions",
-        ).translated
+        self._translated = errors_of_ledger(file, BUSY_TIMEOUT_S).translated
         with self._translated():
             self._opened = self._open()
 
