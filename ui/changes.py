@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import alerts, edit_files, edit_jobs, edit_settings, mail_settings, watermarks
+from core.admin import alerts, edit_files, edit_jobs, edit_settings, mail_settings
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
+from core.admin.group_offsets import GroupReset, reset_offsets
 from core.admin.start_runner import start_as_service
-from core.admin.watermarks import WatermarkReport, watermark_of
 from core.app import open_workspace
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
@@ -35,14 +35,16 @@ from core.notify.delivery import MAIL
 from core.notify.silences import AlertRecords, Silence
 from core.notify.simulation import Simulation
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
-from core.scheduler import backfills, commands
+from core.scheduler import backfills, commands, watermarks
 from core.scheduler.backfills import BackfillOptions
+from core.scheduler.watermarks import WatermarkReport, watermark_of
 from core.sql.parser import load
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
 from core.workspace.paths import Workspace
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, apart, data
+from ui.data.messages import cluster_of
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -157,6 +159,13 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
         return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
 
 
+def reset_group(cluster: str, plan: GroupReset) -> None:
+    """Sets the offsets of a consumer group as a plan shows them."""
+    by = caller("reset offsets")
+    with data.opened() as app:
+        reset_offsets(app.ledger, cluster_of(cluster), plan, caller=by, now=data.now())
+
+
 def watermark(slug: str) -> WatermarkReport | None:
     """Returns how far a job has sent its rows; None: it is not incremental."""
     with data.opened() as app:
@@ -169,6 +178,13 @@ def set_watermark(slug: str, value: str, why: str) -> None:
     by = caller("watermark")
     with data.opened() as app:
         watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
+
+
+def backfill_from(slug: str, value: str, why: str) -> int:
+    """Sends the rows of an incremental job after a value again. Returns the number of the request for the run."""
+    by = caller("watermark")
+    with data.opened() as app:
+        return watermarks.backfill_from(app, app.job(slug), value, why=why, caller=by, now=data.now()).request_id
 
 
 def backfill(

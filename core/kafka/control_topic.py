@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -19,6 +19,13 @@ from core.kafka.librdkafka import CLIENT_ID, client_config, translated
 from core.model.connection import Cluster
 
 __all__ = ["ControlTopic"]
+
+END_WAIT_MS = 20
+"""How long the broker waits for another record before it says that there is none; by default half a second."""
+TURN_S = 1.0
+"""The longest wait for a record before the time-out is checked again."""
+AT_ONCE = 500
+"""Records taken from librdkafka in one call."""
 
 
 class ControlTopic:
@@ -81,13 +88,16 @@ class ControlTopic:
         settings = client_config(self._cluster) | {
             "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
             "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",  # where the oldest records were deleted
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": END_WAIT_MS,
             "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
         consumer = Consumer(settings, logger=self._log)
         try:
-            consumer.assign([TopicPartition(self.name, number, OFFSET_BEGINNING) for number in range(partitions)])
+            # OFFSET_BEGINNING is looked up with a leader that is not known yet, and again after half a second.
+            consumer.assign([TopicPartition(self.name, number, 0) for number in range(partitions)])
             return self._last(consumer, keys, partitions, timeout_s)
         finally:
             consumer.close()
@@ -101,7 +111,8 @@ class ControlTopic:
         while ended < partitions:
             if self._clock() > deadline:
                 raise self._diagnosis.no_contact(timeout_s)
-            for message in consumer.consume(500, 1.0):
+            # `consume` waits until it has that many: one is waited for, and the others are taken if they are here.
+            for message in consumer.consume(1, TURN_S) + consumer.consume(AT_ONCE, 0):
                 error = message.error()
                 if error is None:
                     key = message.key()

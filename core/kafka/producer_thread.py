@@ -132,7 +132,7 @@ class _PartitionQueue:
             if taken and (messages.are_alone or not _have_same_headers(messages, taken[0])):
                 break
             ends = np.cumsum(messages.sizes)
-            fitting = 1 if messages.are_alone else int(np.searchsorted(ends, left_bytes, "right"))
+            fitting = 1 if messages.are_alone else int(ends.searchsorted(left_bytes, "right"))
             if not fitting and taken:
                 break
             fitting = max(fitting, 1)

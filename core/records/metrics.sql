@@ -104,13 +104,13 @@ FROM (SELECT run_id, any_value(job) AS job, topic, any_value(cluster) AS cluster
 INSERT INTO sender SELECT * FROM copied
 
 -- name: packed
-sender, "partition", "offset", key, CASE WHEN is_hex THEN TRY_CAST(message_id AS UUID) END,
-    CASE WHEN NOT is_hex OR TRY_CAST(message_id AS UUID) IS NULL THEN message_id END, size_bytes, sent_at,
+sender, "partition", "offset", key, message_uuid, CASE WHEN message_uuid IS NULL THEN message_id END, size_bytes, sent_at,
     round(latency_ms::DOUBLE * 1000)::BIGINT, attempt, status, error, error_class, key_hash(key), key_head(key)
 
 -- name: copy_sends
 INSERT INTO send SELECT {packed}
-FROM (SELECT s.*, c.sender, strlen(message_id) = 32 AND lower(message_id) = message_id AS is_hex
+FROM (SELECT s.*, c.sender,
+          CASE WHEN strlen(message_id) = 32 AND lower(message_id) = message_id THEN TRY_CAST(message_id AS UUID) END AS message_uuid
       FROM {segments_read} s JOIN copied c ON s.run_id = c.run_id AND s.topic = c.topic)
 
 -- name: copy_traffic

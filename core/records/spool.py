@@ -45,6 +45,8 @@ SEGMENT_SENDS = 50_000
 """Sends in a segment: 8 MB of buffers, and 40 ms to write."""
 ENCODED_SENDS = 12_500
 """Sends in a row group. With one row group a segment, Parquet's buffers would take 20 MB."""
+PAGE_BYTES = 65_536
+"""Of a column in a segment. Pages of 1 MB, the default, take 11 MB more while a segment is written, for files as large."""
 SUFFIX = ".parquet"
 MIN_FREE_BYTES = 64 * 1024 * 1024
 
@@ -349,6 +351,7 @@ def write_segment(sends: pa.Table, file: Path) -> None:
                 sends,
                 stream,
                 row_group_size=ENCODED_SENDS,
+                data_page_size=PAGE_BYTES,
                 compression="zstd",
                 compression_level=1,
                 use_dictionary=_REPEATING,

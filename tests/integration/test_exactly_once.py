@@ -120,6 +120,19 @@ def test_the_newest_marker_of_a_key_counts(kafka: KafkaRig, opened: Open, contro
     assert publisher.read_control(control, [b"run-3"]) == {}
 
 
+def test_markers_are_read_where_the_oldest_were_deleted(kafka: KafkaRig, opened: Open):
+    control = kafka.create_topic(partitions=1)  # made by hand, with the usual retention
+    publisher = opened(f"tx-{control}")
+    publisher.prepare_once(control)
+    for key in (b"run-1", b"run-2"):
+        publisher.begin()
+        mark(publisher, control, key, b"all")
+        publisher.commit()
+        if key == b"run-1":
+            kafka.delete_records(control)
+    assert publisher.read_control(control, [b"run-1", b"run-2"]) == {b"run-2": b"all"}
+
+
 def test_the_control_topic_is_made_compacted_with_one_partition(kafka: KafkaRig, opened: Open, control: str):
     publisher = opened(f"tx-{control}")
     publisher.prepare_once(control)

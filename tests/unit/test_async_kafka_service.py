@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -559,3 +560,94 @@ def await_end_of_threads() -> None:
     for thread in service_threads():
         thread.join(30)
         assert not thread.is_alive()
+
+
+# ── callbacks ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_callback_of_a_message_is_called_once_in_its_context_unless_it_was_removed():
+    called: list[str] = []
+    name: ContextVar[str] = ContextVar("name", default="")
+
+    def note(message: Any) -> None:
+        called.append(f"{name.get()} {message.result().topic}")
+
+    def removed(message: Any) -> None:
+        called.append("removed")
+
+    async def main() -> None:
+        async with service_over(MemoryPublisher()) as service:
+            first, second = (service.send_message("orders", key, "v") for key in "ab")
+            for number, message in enumerate((first, first, second)):
+                name.set(f"c{number}")
+                message.add_done_callback(note)
+            second.add_done_callback(removed)
+            assert second.remove_done_callback(removed) == 1
+            assert second.remove_done_callback(note) == 1
+            third = service.send_message("orders", "c", "v")
+            third.add_done_callback(removed)
+            third.add_done_callback(removed)
+            assert third.remove_done_callback(removed) == 2
+            await asyncio.gather(first, second, third)
+            name.set("late")
+            first.add_done_callback(note)
+            await asyncio.sleep(0)
+
+    run_in_loop(main())
+    assert called == ["c0 orders", "c1 orders", "late orders"]
+
+
+def test_a_cancelled_message_calls_its_callback_and_the_others_get_their_results():
+    async def main() -> tuple[list[str], list[SendResult]]:
+        ended: list[str] = []
+        async with service_over(MemoryPublisher()) as service:
+            messages = [service.send_message("orders", key, "v") for key in "abc"]
+            messages[1].add_done_callback(lambda message: ended.append(f"cancelled: {message.cancelled()}"))
+            assert messages[1].cancel()
+            assert not messages[1].cancel()
+            await asyncio.sleep(0)
+            return ended, await asyncio.gather(messages[0], messages[2])
+
+    ended, results = run_in_loop(main())
+    assert ended == ["cancelled: True"]
+    assert len(results) == 2
+
+
+def test_a_callback_that_raises_keeps_no_other_caller_waiting():
+    reported: list[dict[str, Any]] = []
+
+    def broken(message: Any) -> None:
+        raise ValueError("a fault of the caller")
+
+    async def main() -> list[SendResult]:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+        async with service_over(MemoryPublisher()) as service:
+            messages = [service.send_message("orders", key, "v") for key in "abc"]
+            messages[0].add_done_callback(broken)
+            return await asyncio.gather(*messages)
+
+    assert len(run_in_loop(main())) == 3
+    assert [str(context["exception"]) for context in reported] == ["a fault of the caller"]
+
+
+def test_a_task_that_is_told_to_end_the_program_keeps_no_other_task_waiting():
+    ended: list[str] = []
+
+    async def waiting(service: AsyncKafkaService, key: str) -> None:
+        await service.send_message("orders", key, "v")
+        ended.append(key)
+        if key == "a":
+            raise KeyboardInterrupt
+
+    def ended_by_a_task() -> BaseException | None:
+        service, loop = service_over(MemoryPublisher()), asyncio.new_event_loop()
+        tasks = [loop.create_task(waiting(service, key)) for key in "abc"]
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(tasks))
+        loop.run_until_complete(asyncio.wait(tasks))
+        loop.run_until_complete(service.close())
+        loop.close()
+        return tasks[0].exception()
+
+    assert isinstance(run_apart(ended_by_a_task), KeyboardInterrupt)
+    assert ended == ["a", "b", "c"]

@@ -15,7 +15,7 @@ from core.records.outcomes import ScheduledOutcome, day_state
 from ui import changes, data
 from ui.access import may
 from ui.components.attempt_bars import attempt_bars
-from ui.components.backfills import choose_how, show_backfills
+from ui.components.backfills import choose_how, choose_value, show_backfills
 from ui.components.day_grid import Asked, Cell, Chosen, GridRow, cells_of, day_grid, waiting
 from ui.components.links import address, go, link
 from ui.components.problem import fragment, guarded, problem
@@ -243,6 +243,10 @@ def _why(slot: ScheduledOutcome) -> str:
 def _range(names: dict[str, str]) -> None:
     st.subheader(t("Send a range again"), anchor=False)
     slug = _choose_job("calendar_range_job", names)
+    if slug is not None and (report := changes.watermark(slug)) is not None:
+        if choose_value(report, f"calendar_{slug}"):
+            st.rerun()
+        return
     day = _linked_day() or newest_day()
     days = _choose_days("calendar_range", t("From, to"), (day, day), width=300)
     again = st.checkbox(t("also times that have a succeeded run"), key="calendar_again")
