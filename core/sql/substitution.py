@@ -17,7 +17,7 @@ from typing import NoReturn
 from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.sql.context import TokenContexts
-from core.sql.lexer import ParameterRef, RaiseSqlError, Token
+from core.sql.lexer import ParameterRef, RaiseSqlError, Token, next_significant
 from core.sql.readonly_guard import parse_tree, statement_kind
 from core.sql.values import split
 
@@ -360,7 +360,7 @@ class _StatementParts:
         if word.kind != "word":
             return None
         end = self._type_end(at)
-        literal = _next_significant(self._tokens, end)
+        literal = next_significant(self._tokens, end)
         if literal is None or not (token := self._tokens[literal]).references or token.kind != "string":
             return None
         if self._contexts[at].before in (".", "OF"):
@@ -594,10 +594,3 @@ def _joined(parts: Sequence[SqlPart]) -> tuple[SqlPart, ...]:
         texts = []
     joined += ["".join(texts)] if texts else []
     return tuple(joined)
-
-
-def _next_significant(tokens: Sequence[Token], at: int) -> int | None:
-    """Returns the index of the first significant token from `at` on; None without one, and for `at` 0."""
-    if at == 0:
-        return None
-    return next((i for i in range(at, len(tokens)) if tokens[i].is_significant), None)
