@@ -189,7 +189,15 @@ def main() -> None:
     news = commands.add_parser("incremental", help="runs of incremental jobs killed at random moments")
     news.add_argument("--kills", type=int, default=1000, help="with a broker that is a file")
     news.add_argument("--real-kills", type=int, default=100, help="with PostgreSQL and a real broker")
+    observed = commands.add_parser("observation", help="CPU of a run with lineage or traces against one without")
+    observed.add_argument("--rows", type=int, default=200_000)
+    observed.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
+    if options.command == "observation":
+        from bench.observation import main as observation
+
+        observation(options.rows, options.repeat)
+        return
     if options.command == "incremental":
         from bench.incremental import main as incremental
 

@@ -19,8 +19,8 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +55,9 @@ JOBS: dict[str, dict[str, Any]] = {
         "delivery": "exactly_once",
     },
 }
+_LATE_IN_PARTS = JOBS["late"] | {"partitions": {"column": "id", "count": 3}}
+PARTS_JOBS = {"late-parts": _LATE_IN_PARTS, "late-parts-once": _LATE_IN_PARTS | {"delivery": "exactly_once"}}
+"""Only over a real broker: parts are processes of their own."""
 _OURS = re.compile(r"[/\\]core[/\\](run|records|kafka|sources|message)[/\\]|file_broker\.py$")
 BAD_EACH = 40
 """Every so many rows one is rejected."""
@@ -262,11 +265,12 @@ def killed_over_a_broker(folder: Path, postgres: Any, kafka: Any, name: str, kil
     """Does the same with PostgreSQL and a real broker; the process of the command is killed at any time."""
     story, chance = Story(), random.Random(f"{name} {seed}")
     topic, table = kafka.create_topic(partitions=3), f"item_{seed}_{name.replace('-', '_')}"
-    incremental = JOBS[name]["incremental"]
+    given = (JOBS | PARTS_JOBS)[name]
+    incremental = given["incremental"]
     if incremental["kind"] == "timestamp":
         incremental = incremental | {"delay_s": 0}  # rows are committed at once here
     _execute(postgres, f"CREATE TABLE {table} (id bigint, at timestamptz)")
-    job = JOBS[name] | {"incremental": incremental, "kafka_config": {"message_key_field": "id", "topic": topic}}
+    job = given | {"incremental": incremental, "kafka_config": {"message_key_field": "id", "topic": topic}}
     make_workspace(
         folder,
         postgres=postgres,
@@ -277,13 +281,15 @@ def killed_over_a_broker(folder: Path, postgres: Any, kafka: Any, name: str, kil
     )
     env = environment(postgres, PSTT_FETCH_ROWS="100", KAFKA_MESSAGE_BATCH_SIZE="50")
     rows = 0
+    is_late = name.startswith("late")
+    ago = f"CASE WHEN random() < {0.3 if is_late else 0} THEN 60 * ceil(random() * 7) ELSE 0 END * interval '1 second'"
 
     def insert(count: int) -> None:
         nonlocal rows
         if count:
             _execute(
                 postgres,
-                f"INSERT INTO {table} SELECT g, clock_timestamp() FROM generate_series({rows + 1}, {rows + count}) g",
+                f"INSERT INTO {table} SELECT g, clock_timestamp() - {ago} FROM generate_series({rows + 1}, {rows + count}) g",
             )
             rows += count
 
@@ -296,7 +302,7 @@ def killed_over_a_broker(folder: Path, postgres: Any, kafka: Any, name: str, kil
     for _ in range(3):
         _timed(folder, env, None)
     for _ in range(5):
-        with App.open(folder, env, log=False) as app:
+        with _environ(env), App.open(folder, env, log=False) as app:
             done = app.execute(app.plan(app.job("export"), now=_now()), stop=Stop(), now=_now)
             assert done.rows_read == 0
             story.empty_s.append(done.duration_s)
@@ -307,7 +313,7 @@ def killed_over_a_broker(folder: Path, postgres: Any, kafka: Any, name: str, kil
         for message in kafka.read(topic)
     ]
     keys = set(range(1, rows + 1))
-    once = JOBS[name].get("delivery") == "exactly_once"
+    once = given.get("delivery") == "exactly_once"
     check(sent, keys, {row for row in keys if row % BAD_EACH == 0}, complete, story, once)
     return story
 
@@ -331,6 +337,18 @@ def _timed(folder: Path, env: dict[str, str], kill_after_s: float | None) -> flo
     if kill_after_s is None:
         assert process.returncode in (0, 4), process.returncode
     return time.monotonic() - began
+
+
+@contextmanager
+def _environ(variables: dict[str, str]) -> Iterator[None]:
+    """Sets variables of this process, from which the processes of parts have theirs."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _execute(postgres: Any, sql: str) -> None:
@@ -361,7 +379,7 @@ def main(kills: int, real_kills: int) -> int:
             print(told(name, stories[-1]), flush=True)
         if real_kills:
             with PostgresRig() as postgres, KafkaRig() as kafka:
-                for seed, name in enumerate(JOBS):
+                for seed, name in enumerate([*JOBS, *PARTS_JOBS]):
                     place, count = Path(folder) / f"real-{name}", -(-real_kills // len(JOBS))
                     stories.append(killed_over_a_broker(place, postgres, kafka, name, count, seed))
                     print(told(f"{name}, real", stories[-1]), flush=True)

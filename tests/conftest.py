@@ -35,7 +35,9 @@ collect_ignore = ["integration/test_oracle_double.py"] if os.name == "nt" else [
 # No test has a clock: on a loaded machine an example may take long. The examples are the same in each run, so that a run
 # of all tests says something about the change; PSTT_RANDOM_EXAMPLES looks for others.
 IS_RANDOM = bool(os.environ.get("PSTT_RANDOM_EXAMPLES"))
-hypothesis.settings.register_profile("no_clock", deadline=None, derandomize=not IS_RANDOM)
+hypothesis.settings.register_profile(
+    "no_clock", deadline=None, derandomize=not IS_RANDOM, max_examples=100 if IS_RANDOM else 40
+)
 hypothesis.settings.load_profile("no_clock")
 
 

@@ -1,7 +1,8 @@
 """Reads large SQL files in a process of its own, so that nobody else's page or request waits meanwhile.
 
 The parser is Python and holds the interpreter's lock: 5 MB of values take seconds. The functions that may be called are
-those of this module; their arguments and results are pickled between the two processes.
+those of this module; their arguments and results are pickled between the two processes. What was found out about a file
+is kept by its hash: the save that has checked it also says which parameters it has.
 """
 
 from __future__ import annotations
@@ -11,31 +12,67 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from core import open_workspace
-from core.admin.edit_files import check_query
-from core.errors import PsttError
+from core.admin.check import Finding, check_job
+from core.admin.edit_files import checked_query
+from core.errors import ConfigError, PsttError
+from core.model.job import Job
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.query import ParsedQuery
 from core.workspace.connections import read_connections
-from core.workspace.jobs import SUFFIX, checked_job
+from core.workspace.jobs import SUFFIX, JobFile, checked_job, parse_job
 from core.workspace.paths import Workspace
 from core.workspace.process import begin_process
+from core.workspace.stored_file import read_stored
+from ui.cache import SharedCache
 
-__all__ = ["binding_error", "checked", "is_large", "outline"]
+if TYPE_CHECKING:
+    from core.model.run import Plan
+    from core.run.preview import Preview
+
+__all__ = ["binding_error", "checked", "has_large_query", "is_large", "job_findings", "outline", "preview"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 LARGE_BYTES = 200_000
 """A file up to this size is read in a tenth of a second, as long as another process takes to start."""
+
+
+KEPT_OUTLINES = 16
+FRESH_S = 60.0
+"""How soon a changed variable or secret file is noticed by the check of a job with a large SQL file."""
+_JobKey = tuple[Path, str, str, tuple[tuple[int, int], ...]]
+
+
+class _Outlines:
+    """The outlines that were used last, by workspace, connection and hash of the file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, ...], ParsedQuery] = OrderedDict()
+
+    def get(self, key: tuple[str, ...]) -> ParsedQuery | None:
+        with self._lock:
+            return self._known.get(key)
+
+    def keep(self, key: tuple[str, ...], found: ParsedQuery) -> None:
+        with self._lock:
+            self._known[key] = found
+            self._known.move_to_end(key)
+            while len(self._known) > KEPT_OUTLINES:
+                self._known.popitem(last=False)
 
 
 def is_large(path: Path) -> bool:
@@ -46,15 +83,66 @@ def is_large(path: Path) -> bool:
         return False
 
 
+def has_large_query(workspace: Workspace, job: Job) -> bool:
+    """Returns whether what a job would do is found out in another process."""
+    with suppress(ConfigError):  # its query is no file of the workspace: the caller says so
+        return is_large(workspace.query_file(job.query))
+    return False
+
+
 def checked(root: Path, connection: str, path: Path, content: bytes) -> tuple[str, ...]:
     """As `core.admin.edit_files.check_query`, for a connection of the workspace; large content in another process."""
-    call = _check if len(content) <= LARGE_BYTES else partial(_apart, _check)
-    return call(root, connection, path, content)
+    if len(content) <= LARGE_BYTES:
+        return _check(root, connection, path, content)[0]
+    notes, found = _apart(_check, root, connection, path, content)
+    _outlines.keep(_outline_key(root, connection, found.sha256), found)
+    return notes
 
 
 def outline(root: Path, connection: str, path: Path) -> ParsedQuery:
-    """Returns an SQL file without its statements: parameters and notes. It is read in another process."""
-    return _apart(_outline, root, connection, path)
+    """Returns an SQL file without its statements: parameters and notes. It is read in another process, once."""
+    key = _outline_key(root, connection, read_stored(path).sha256)
+    known = _outlines.get(key)
+    if known is None:
+        known = _apart(_outline, root, connection, path)
+        _outlines.keep(key, known)
+    return known
+
+
+def _outline_key(root: Path, connection: str, sha256: str) -> tuple[str, ...]:
+    """Returns what an outline depends on: the file, and which database the connection is."""
+    return str(root), connection, sha256, read_stored(Workspace(root).connections_file).sha256
+
+
+def job_findings(workspace: Workspace, file: JobFile) -> list[Finding]:
+    """Returns what `core.admin.check.check_job` finds of a job with a large SQL file; another process checks it, once.
+
+    Raises:
+        ConfigError: connections.json or a setting is wrong.
+    """
+    files = (workspace.query_file(file.job.query), workspace.connections_file, workspace.env_file)
+    stamps = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists())
+    return _findings.get((workspace.root, file.slug, file.text, stamps))
+
+
+def preview(
+    root: Path, slug: str, text: str, now: datetime, at: datetime, rows: int, timeout_s: float
+) -> tuple[Plan, Preview]:
+    """Returns the plan of a job, without its statements, and its first messages. Both are made in another process.
+
+    Args:
+        root: Of the workspace.
+        slug: Of the job.
+        text: Of its file, which need not be saved.
+        now: The clock.
+        at: The scheduled time.
+        rows: Rows to read, at most.
+        timeout_s: How long the statement may take, if the connection does not allow less.
+
+    Raises:
+        PsttError: What a run would end with before or while it reads.
+    """
+    return _apart(_preview, root, slug, text, now, at, rows, timeout_s)
 
 
 def binding_error(root: Path, slug: str, text: str, now: datetime, at: datetime, *, apart: bool) -> PsttError | None:
@@ -71,17 +159,42 @@ def binding_error(root: Path, slug: str, text: str, now: datetime, at: datetime,
     return (partial(_apart, _binding_error) if apart else _binding_error)(root, slug, text, now, at)
 
 
-def _check(root: Path, connection: str, path: Path, content: bytes) -> tuple[str, ...]:
+def _check(root: Path, connection: str, path: Path, content: bytes) -> tuple[tuple[str, ...], ParsedQuery]:
     connections, _ = read_connections(Workspace(root), os.environ)
     dialect, writes = connections.dialect(connection), connections.allows_writes(connection)
-    return check_query(path, content, dialect, allow_writes=writes)
+    parsed = checked_query(path, content, dialect, allow_writes=writes)
+    return parsed.notes, _without_statements(parsed)
 
 
-def _outline(root: Path, connection: str, path: Path) -> Any:
+def _outline(root: Path, connection: str, path: Path) -> ParsedQuery:
     connections, _ = read_connections(Workspace(root), os.environ)
-    parsed = load(path, connections.dialect(connection))
+    return _without_statements(load(path, connections.dialect(connection)))
+
+
+def _without_statements(parsed: ParsedQuery) -> ParsedQuery:
     # A dialect has functions, which cannot be pickled: the caller puts its own in place.
     return replace(parsed, dialect=None, _text="", _statements=())  # type: ignore[arg-type]
+
+
+def _job_findings(root: Path, slug: str, text: str) -> list[Finding]:
+    with open_workspace(root, log=False) as app:
+        job = parse_job(app.workspace.queries_dir / f"{slug}{SUFFIX}", text)
+        return check_job(app.workspace, job, app.connections, app.settings)
+
+
+def _findings_of(key: _JobKey) -> list[Finding]:
+    root, slug, text, _ = key
+    return _apart(_job_findings, root, slug, text)
+
+
+def _preview(
+    root: Path, slug: str, text: str, now: datetime, at: datetime, rows: int, timeout_s: float
+) -> tuple[Plan, Preview]:
+    with open_workspace(root, log=False) as app:
+        job = parse_job(app.workspace.queries_dir / f"{slug}{SUFFIX}", text)
+        plan = app.plan(job, now=now, at=at)
+        seen = app.preview(plan, rows=rows, timeout_s=timeout_s)
+        return replace(plan, query=replace(plan.query, steps=())), seen
 
 
 def _binding_error(root: Path, slug: str, text: str, now: datetime, at: datetime) -> PsttError | None:
@@ -97,7 +210,7 @@ def _binding_error(root: Path, slug: str, text: str, now: datetime, at: datetime
     return None
 
 
-_CALLED = {function.__name__: function for function in (_check, _outline, _binding_error)}
+_CALLED = {function.__name__: function for function in (_check, _outline, _job_findings, _preview, _binding_error)}
 
 
 def _apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -122,6 +235,10 @@ def _apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         raise found.error
     result: R = found
     return result
+
+
+_outlines = _Outlines()
+_findings: SharedCache[_JobKey, list[Finding]] = SharedCache(_findings_of, fresh_s=FRESH_S, stale_s=FRESH_S)
 
 
 class _Raised:

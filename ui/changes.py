@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import alerts, edit_files, edit_jobs, mail_settings, watermarks
+from core.admin import alerts, edit_files, edit_jobs, edit_settings, mail_settings
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
-from core.admin.edit_settings import change_setting as core_change_setting
+from core.admin.group_offsets import GroupReset, reset_offsets
 from core.admin.start_runner import start_as_service
-from core.admin.watermarks import WatermarkReport, watermark_of
 from core.app import open_workspace
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
@@ -36,14 +35,16 @@ from core.notify.delivery import MAIL
 from core.notify.silences import AlertRecords, Silence
 from core.notify.simulation import Simulation
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
-from core.scheduler import backfills, commands
+from core.scheduler import backfills, commands, watermarks
 from core.scheduler.backfills import BackfillOptions
+from core.scheduler.watermarks import WatermarkReport, watermark_of
 from core.sql.parser import load
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
 from core.workspace.paths import Workspace
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, apart, data
+from ui.data.messages import cluster_of
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -158,6 +159,13 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
         return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
 
 
+def reset_group(cluster: str, plan: GroupReset) -> None:
+    """Sets the offsets of a consumer group as a plan shows them."""
+    by = caller("reset offsets")
+    with data.opened() as app:
+        reset_offsets(app.ledger, cluster_of(cluster), plan, caller=by, now=data.now())
+
+
 def watermark(slug: str) -> WatermarkReport | None:
     """Returns how far a job has sent its rows; None: it is not incremental."""
     with data.opened() as app:
@@ -170,6 +178,13 @@ def set_watermark(slug: str, value: str, why: str) -> None:
     by = caller("watermark")
     with data.opened() as app:
         watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
+
+
+def backfill_from(slug: str, value: str, why: str) -> int:
+    """Sends the rows of an incremental job after a value again. Returns the number of the request for the run."""
+    by = caller("watermark")
+    with data.opened() as app:
+        return watermarks.backfill_from(app, app.job(slug), value, why=why, caller=by, now=data.now()).request_id
 
 
 def backfill(
@@ -318,6 +333,9 @@ def _binding_problem(
 def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
     """Returns the exact messages of a job, which need not be saved. It contacts the database, for 30 s at most."""
     caller("preview")
+    workspace = data.workspace()
+    if apart.has_large_query(workspace, job):
+        return apart.preview(workspace.root, job.slug, job_text(job), data.now(), at, rows, PREVIEW_TIMEOUT_S)
     with data.opened() as app:
         plan = app.plan(job, now=data.now(), at=at)
         return plan, app.preview(plan, rows=rows, timeout_s=PREVIEW_TIMEOUT_S)
@@ -362,6 +380,16 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
             seen_sha256=seen_sha256,
             caller=by,
             now=data.now(),
+        )
+    _changed()
+
+
+def set_default_environment(value: str, seen_sha256: str) -> None:
+    """Sets the cluster of everything that names none."""
+    by = caller("connections")
+    with data.opened() as app:
+        edit_settings.change_default_environment(
+            app.workspace, app.ledger, value, os.environ, seen_sha256=seen_sha256, caller=by, now=data.now()
         )
     _changed()
 
@@ -502,7 +530,7 @@ def change_setting(name: str, value: str | None) -> None:
     """Writes a setting into `.env`; None removes it there."""
     by = caller("settings")
     with data.opened() as app:
-        core_change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
+        edit_settings.change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
     _changed()
 
 

@@ -119,8 +119,18 @@ def _document(workspace: Workspace) -> dict[str, Any]:
     return document
 
 
-def restore_job(workspace: Workspace, ledger: Ledger, slug: str, *, caller: Caller, now: datetime) -> JobFile:
-    """Writes the newest version of a deleted job's file again, as it was; its calendar begins now.
+def restore_job(
+    workspace: Workspace, ledger: Ledger, slug: str, *, document: str | None = None, caller: Caller, now: datetime
+) -> JobFile:
+    """Writes a version of a deleted job's file again, as it was; its calendar begins now.
+
+    Args:
+        workspace: Where.
+        ledger: Has the versions, and stores the audit line.
+        slug: Of the job.
+        document: The text of one of its versions; None: that of the newest one.
+        caller: Who asks for it.
+        now: The clock.
 
     Raises:
         AccessRefused: The caller may not change jobs.
@@ -136,21 +146,32 @@ def restore_job(workspace: Workspace, ledger: Ledger, slug: str, *, caller: Call
         version = ledger.job_versions.get(slug)
         if version is None:
             raise NothingDeleted(f'no version of a job "{slug}" is known')
+        text = version.document if document is None else document
         path = workspace.inside(f"{slug}{SUFFIX}", workspace.queries_dir)
-        require_free_name(workspace, parse_job(path, version.document))
-        write_atomically(path, version.document)
+        require_free_name(workspace, parse_job(path, text))
+        write_atomically(path, text)
         saved = read_job_file(workspace, slug)
         ledger.job_versions.add(slug, saved.sha256, saved.text, now, saved_by=caller.name)
         ledger.audit.add(caller.name, "restore", f"job {slug}", now, after=saved.text)
     return saved
 
 
-def restore_query(workspace: Workspace, ledger: Ledger, name: str, *, caller: Caller, now: datetime) -> None:
-    """Writes the newest version of a deleted SQL file again, byte for byte.
+def restore_query(
+    workspace: Workspace, ledger: Ledger, name: str, *, version_id: int | None = None, caller: Caller, now: datetime
+) -> None:
+    """Writes a version of a deleted SQL file again, byte for byte.
+
+    Args:
+        workspace: Where.
+        ledger: Stores the audit line.
+        name: Of the file below `queries/`.
+        version_id: Of the version; None: the newest one.
+        caller: Who asks for it.
+        now: The clock.
 
     Raises:
         AccessRefused: The caller may not change SQL files.
-        NothingDeleted: No version of such a file is known.
+        NothingDeleted: No such version of such a file is known.
         NameTaken: There is such a file.
         StorageFailed: The file cannot be written.
     """
@@ -158,13 +179,14 @@ def restore_query(workspace: Workspace, ledger: Ledger, name: str, *, caller: Ca
     with editing(workspace), query_versions(workspace) as versions:
         if name.lower() in map(str.lower, query_names(workspace)):
             raise NameTaken(f"there is an SQL file {name}", remedy="delete or rename it first")
-        newest = next(iter(versions.of_query(name)), None)
-        if newest is None:
+        wanted = (one for one in versions.of_query(name) if version_id in (None, one.version_id))
+        version = next(wanted, None)
+        if version is None:
             raise NothingDeleted(f"no version of an SQL file {name} is known")
-        content = versions.content(name, newest.version_id)
+        content = versions.content(name, version.version_id)
         write_atomically(require_query_name(workspace, name), content)
         versions.add(name, content, now, saved_by=caller.name)
-        ledger.audit.add(caller.name, "restore", f"query {name}", now, after={"sha256": newest.sha256})
+        ledger.audit.add(caller.name, "restore", f"query {name}", now, after={"sha256": version.sha256})
 
 
 def restore_entry(

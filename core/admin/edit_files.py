@@ -24,6 +24,7 @@ from core.records.ledger import Ledger
 from core.records.query_versions import QueryVersions
 from core.records.rights import Caller, require
 from core.sql.parser import parse
+from core.sql.query import ParsedQuery
 from core.workspace.atomic import write_atomically
 from core.workspace.connections import parse_connections
 from core.workspace.json_file import parse_json_file
@@ -35,6 +36,7 @@ __all__ = [
     "LARGEST_QUERY_BYTES",
     "brought_back",
     "check_query",
+    "checked_query",
     "create_alerts",
     "is_private",
     "require_query_name",
@@ -53,7 +55,12 @@ _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "
 
 
 def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: bool) -> tuple[str, ...]:
-    """Checks that a file can be a query of such a database. Returns notes for the user.
+    """Checks that a file can be a query of such a database. Returns notes for the user; raises as `checked_query`."""
+    return checked_query(path, content, dialect, allow_writes=allow_writes).notes
+
+
+def checked_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: bool) -> ParsedQuery:
+    """Returns the query of a file that can be one of such a database.
 
     Raises:
         ConfigError: It is too large.
@@ -67,7 +74,7 @@ def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: b
         )
     parsed = parse(content, name=path.name, dialect=dialect, file=path)
     parsed.bind({p.name: _example(p) for p in parsed.parameters}, allow_writes=allow_writes)
-    return parsed.notes
+    return parsed
 
 
 def _example(parameter: Parameter) -> str:

@@ -1,4 +1,4 @@
-"""Changes one setting in `.env`: checked first, every other line stays as it is, each change audited."""
+"""Changes a setting in `.env`, or `default_environment` in connections.json: checked first, every other line stays as it is, each change audited."""
 
 from __future__ import annotations
 
@@ -12,20 +12,31 @@ from typing import Literal
 
 from dotenv.parser import parse_stream
 
-from core.admin.edit_files import is_private
+from core.admin.edit_files import is_private, save_connections
 from core.admin.edit_jobs import editing
 from core.errors import ConfigError
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.workspace.atomic import write_atomically
-from core.workspace.json_file import nearest
+from core.workspace.json_file import nearest, parse_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
 from core.workspace.settings import MASK, SECRETS, SETTING_NAMES, env_entries, read_settings
 from core.workspace.stored_file import read_stored
 
-__all__ = ["Applies", "change_setting", "change_settings", "is_editable", "setting_applies", "setting_meanings"]
+__all__ = [
+    "DEFAULT_ENVIRONMENT",
+    "Applies",
+    "change_default_environment",
+    "change_setting",
+    "change_settings",
+    "is_editable",
+    "setting_applies",
+    "setting_meanings",
+]
 
+DEFAULT_ENVIRONMENT = "default_environment"
+"""The one setting that is a key of connections.json."""
 Applies = Literal["next run", "runner", "runner and page", "at once"]
 """From when a changed setting holds: each run, and each command, reads it; or these processes when they start."""
 _BY_RUNNER = frozenset(
@@ -123,6 +134,45 @@ def change_settings(
             if len(values) == 1 or earlier != value:
                 hidden = _shown(name, earlier), _shown(name, value)
                 ledger.audit.add(caller.name, "change", f"setting {name}", now, before=hidden[0], after=hidden[1])
+
+
+def change_default_environment(
+    workspace: Workspace,
+    ledger: Ledger,
+    value: str | None,
+    environ: Mapping[str, str],
+    *,
+    seen_sha256: str | None = None,
+    caller: Caller,
+    now: datetime,
+) -> None:
+    """Writes into connections.json which cluster is that of everything that names none.
+
+    Args:
+        workspace: Whose connections.json.
+        ledger: Stores the audit line and the version.
+        value: A key of `kafka_connections`; None: there is none from now on.
+        environ: What `env:` may name.
+        seen_sha256: Of the file that the caller has read; None: any version is changed.
+        caller: Who changes it.
+        now: The clock.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+        NewerEdit: The file was changed since it was read.
+        ConfigError: There is no such cluster, or the file is no JSON; nothing is written.
+        StorageFailed: The file cannot be written; the old one is untouched.
+    """
+    stored = read_stored(workspace.connections_file)
+    document = dict(parse_json_file(stored.path, stored.text).document) if stored.sha256 else {}
+    if value is None:
+        document.pop(DEFAULT_ENVIRONMENT, None)
+    else:
+        document = {DEFAULT_ENVIRONMENT: None, **document} | {DEFAULT_ENVIRONMENT: value}
+    seen = stored.sha256 if seen_sha256 is None else seen_sha256
+    save_connections(
+        workspace, ledger, document, environ, about=DEFAULT_ENVIRONMENT, seen_sha256=seen, caller=caller, now=now
+    )
 
 
 def _shown(name: str, value: str | None) -> str | None:

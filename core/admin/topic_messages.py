@@ -5,16 +5,23 @@ It reads with the login of the cluster in connections.json, commits nothing and 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from core.admin.message_query import (
+    MOST_MESSAGES,
+    MessageChoice,
+    MessageQuery,
+    bare_key,
+    ranges_of,
+    require_partitions,
+    require_sense,
+    within,
+)
 from core.errors import ConfigError, PsttError
 from core.kafka.mock_cluster import resolved
 from core.message.shown import ShownBytes, asked_once, shown
-from core.message.value_formats import MAGIC
 from core.model.connection import Cluster
 from core.model.publisher import LogSpan
 from core.model.run import Run
@@ -30,46 +37,20 @@ if TYPE_CHECKING:
     from core.message.decoding import Lookup
 
 __all__ = [
+    "MOST_MESSAGES",
     "MessageQuery",
     "ReadableMessage",
     "RunPosition",
     "TopicMessages",
     "browse",
     "consumer_groups",
+    "forgets",
     "message_at",
     "message_of_run",
+    "reachable",
+    "readable_message",
     "topics_of_cluster",
 ]
-
-MOST_MESSAGES = 500
-"""On a page."""
-KeyMatch = Literal["exact", "contains"]
-_REST = re.compile(r"\d{1,9}:\d{1,18}-\d{1,18}(,\d{1,9}:\d{1,18}-\d{1,18})*")
-
-
-@dataclass(frozen=True, slots=True)
-class MessageQuery:
-    """Which messages of a topic are read."""
-
-    partitions: tuple[int, ...] = ()
-    """Empty: all."""
-    first_offset: int | None = None
-    last_offset: int | None = None
-    """Included, in each of the partitions."""
-    since: datetime | None = None
-    """Aware. By the timestamps of the records."""
-    until: datetime | None = None
-    """Aware; not included."""
-    key: str = ""
-    """Empty: any."""
-    key_match: KeyMatch = "exact"
-    value: str = ""
-    """A part of the value, as UTF-8 text; empty: any."""
-    newest_first: bool = True
-    limit: int = 50
-    """Messages on a page, 1 to 500."""
-    rest: str = ""
-    """`next` of the page before; empty: the first page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +79,8 @@ class TopicMessages:
     """`rest` of the next page; empty: there is none."""
     left: int
     """How many offsets were not looked through."""
+    missing: tuple[str, ...] = ()
+    """Paths of the filter on the value that none of the messages has which were looked through."""
     is_mock: bool = False
     """A mock broker outside of a demo, which has only what this very process has sent."""
 
@@ -112,7 +95,7 @@ def topics_of_cluster(
     """
     from core.kafka.topic_list import list_topics  # loads confluent_kafka
 
-    return list_topics(_reachable(cluster), text, limit=limit, offset=offset)
+    return list_topics(reachable(cluster), text, limit=limit, offset=offset)
 
 
 def consumer_groups(cluster: Cluster, topic: str) -> GroupsOfTopic:
@@ -125,7 +108,7 @@ def consumer_groups(cluster: Cluster, topic: str) -> GroupsOfTopic:
     from core.kafka.consumer_groups import groups_of_topic  # loads confluent_kafka
     from core.kafka.topic_list import offsets_of_topic
 
-    there = _reachable(cluster)
+    there = reachable(cluster)
     return groups_of_topic(there, topic, offsets_of_topic(there, topic))
 
 
@@ -148,34 +131,36 @@ def browse(cluster: Cluster, topic: str, query: MessageQuery, *, caller: Caller)
     from core.kafka.topic_reader import ReadLimits, TopicReader
 
     require_right(caller, RIGHT_TO_SEE["messages"])
-    _require_sense(query)
+    require_sense(query)
+    lookup = asked_once(schema_lookup(cluster))
+    choice = MessageChoice(query, lookup)
     if cluster.mock_brokers and (query.since or query.until):
         raise ConfigError(
             f'"{cluster.name}" does not find messages by their time',
             why="a mock broker, as that of the demo, does not know that request",
             remedy="choose them by partition and offset, by key or by value",
         )
-    there = _reachable(cluster)
-    lookup = asked_once(schema_lookup(cluster))
+    there = reachable(cluster)
     spans = offsets_of_topic(there, topic)
     with TopicReader(there, topic) as reader:
-        ranges = _ranges(query, spans, lambda at: reader.offsets_at(sorted(spans), at))
+        ranges = ranges_of(query, spans, lambda at: reader.offsets_at(sorted(spans), at))
         page = reader.page(
             ranges,
             limits=ReadLimits(messages=query.limit),
             newest_first=query.newest_first,
-            matches=_matches(query, lookup),
+            matches=None if choice.takes_all else choice,
         )
     return TopicMessages(
         cluster=cluster.name,
         topic=topic,
         spans=spans,
-        messages=tuple(_readable(message, lookup) for message in page.messages),
+        messages=tuple(readable_message(message, lookup) for message in page.messages),
         examined=page.examined,
         end=page.end,
         next=",".join(f"{p}:{left.start}-{left.stop}" for p, left in sorted(page.rest.items())),
         left=sum(map(len, page.rest.values())),
-        is_mock=_forgets(cluster),
+        missing=choice.missing if page.examined else (),
+        is_mock=forgets(cluster),
     )
 
 
@@ -190,13 +175,13 @@ def message_at(cluster: Cluster, topic: str, partition: int, offset: int, *, cal
     from core.kafka.topic_list import offsets_of_topic  # loads confluent_kafka
 
     require_right(caller, RIGHT_TO_SEE["messages"])
-    there = _reachable(cluster)
+    there = reachable(cluster)
     spans = offsets_of_topic(there, topic)
-    _require_partitions((partition,), spans)
-    found = _first(there, topic, {partition: _within(offset, offset + 1, spans[partition])})
+    require_partitions((partition,), spans)
+    found = _first(there, topic, {partition: within(offset, offset + 1, spans[partition])})
     if found is None:
         raise _gone(topic, partition, offset, spans[partition])
-    return _readable(found, asked_once(schema_lookup(cluster)))
+    return readable_message(found, asked_once(schema_lookup(cluster)))
 
 
 # ── the messages of a run ─────────────────────────────────────────────────────────────────────
@@ -242,15 +227,15 @@ def message_of_run(
     if not parts:
         raise PsttError(f"run {run.run_id} has no messages on a topic", why="none was acknowledged")
     cluster = cluster_of_run(opened, run)
-    there = _reachable(cluster)
+    there = reachable(cluster)
     topic = parts[0].topic
     ranges = {part.partition: range(part.first_offset, part.last_offset + 1) for part in parts}
-    found = _step(there, topic, run.run_id, ranges, place, step, is_mock=_forgets(cluster))
+    found = _step(there, topic, run.run_id, ranges, place, step, is_mock=forgets(cluster))
     contiguous = all(part.count == len(ranges[part.partition]) for part in parts)
     before = sum(len(offsets) for partition, offsets in ranges.items() if partition < found.partition)
     first, last = parts[0], parts[-1]
     return RunPosition(
-        _readable(found, asked_once(schema_lookup(cluster))),
+        readable_message(found, asked_once(schema_lookup(cluster))),
         cluster.name,
         before + found.offset - ranges[found.partition].start + 1 if contiguous else None,
         has_previous=(found.partition, found.offset) > (first.partition, first.first_offset),
@@ -281,7 +266,7 @@ def _step(
         begin, stop = offsets.start, offsets.stop
         if number == partition:
             begin, stop = (begin, min(offset, stop)) if backward else (max(offset + step, begin), stop)
-        wanted = _within(begin, stop, spans[number])
+        wanted = within(begin, stop, spans[number])
         if found := _first(cluster, topic, {number: wanted}, newest_first=backward, run_id=run_id):
             return found
     why = (
@@ -310,12 +295,12 @@ def _first(
     return found.messages[0] if found.messages else None
 
 
-def _forgets(cluster: Cluster) -> bool:
+def forgets(cluster: Cluster) -> bool:
     """Returns whether it is a mock broker whose messages end with its process; those of a demo are kept."""
     return bool(cluster.mock_brokers) and cluster.kept_in is None
 
 
-def _reachable(cluster: Cluster) -> Cluster:
+def reachable(cluster: Cluster) -> Cluster:
     """Returns the cluster, with the mock brokers of a demo started.
 
     Raises:
@@ -332,106 +317,14 @@ def _reachable(cluster: Cluster) -> Cluster:
     return resolved(cluster)
 
 
-# ── which messages ────────────────────────────────────────────────────────────────────────────
-
-
-def _require_sense(query: MessageQuery) -> None:
-    first, last = query.first_offset, query.last_offset
-    if first is not None and last is not None and first > last:
-        raise ConfigError(f"offset {first:,} is after offset {last:,}", remedy="exchange them")
-    if query.since and query.until and query.since >= query.until:
-        raise ConfigError("the time range is empty", why="it ends before it begins", remedy="exchange its ends")
-    if not 1 <= query.limit <= MOST_MESSAGES:
-        raise ConfigError(f"a page has 1 to {MOST_MESSAGES} messages, not {query.limit:,}")
-    if query.rest and not _REST.fullmatch(query.rest):
-        raise ConfigError("the next page is not named as the page before named it", remedy="begin with the first page")
-
-
-def _require_partitions(asked: tuple[int, ...], spans: Mapping[int, LogSpan]) -> None:
-    unknown = sorted(set(asked) - spans.keys())
-    if unknown:
-        raise ConfigError(
-            f"the topic has no partition {', '.join(map(str, unknown))}",
-            remedy=f"it has 0 to {max(spans)}" if len(spans) > 1 else f"it has only {max(spans)}",
-        )
-
-
-def _ranges(
-    query: MessageQuery, spans: Mapping[int, LogSpan], at: Callable[[datetime], Mapping[int, int | None]]
-) -> dict[int, range]:
-    """Returns the offsets of each partition that the query asks for."""
-    if query.rest:
-        return _rest_of(query.rest, spans)
-    _require_partitions(query.partitions, spans)
-    since = at(query.since) if query.since else {}
-    until = at(query.until) if query.until else {}
-    found = {}
-    for number in query.partitions or sorted(spans):
-        span = spans[number]
-        begin = span.earliest if query.first_offset is None else query.first_offset
-        stop = span.end if query.last_offset is None else query.last_offset + 1
-        if query.since:
-            begin = max(begin, _or_end(since.get(number), span))
-        if query.until:
-            stop = min(stop, _or_end(until.get(number), span))
-        found[number] = _within(begin, stop, span)
-    return found
-
-
-def _or_end(offset: int | None, span: LogSpan) -> int:
-    return span.end if offset is None else offset
-
-
-def _within(begin: int, stop: int, span: LogSpan) -> range:
-    return range(max(begin, span.earliest), min(stop, span.end))
-
-
-def _rest_of(text: str, spans: Mapping[int, LogSpan]) -> dict[int, range]:
-    found = {}
-    for part in text.split(","):
-        number, _, offsets = part.partition(":")
-        begin, _, stop = offsets.partition("-")
-        _require_partitions((int(number),), spans)
-        found[int(number)] = _within(int(begin), int(stop), spans[int(number)])
-    return found
-
-
-def _matches(query: MessageQuery, lookup: Lookup | None) -> Matches | None:
-    """Returns what chooses messages; None: the query wants all."""
-    if not query.key and not query.value:
-        return None
-    key, raw, value = query.key, query.key.encode(), query.value.encode()
-    contains = query.key_match == "contains"
-
-    def wanted(raw_key: bytes | None, raw_value: bytes | None, headers: object) -> bool:
-        if value and (raw_value is None or value not in raw_value):
-            return False
-        if not key:
-            return True
-        if raw_key is None:
-            return False
-        if raw in raw_key if contains else raw == raw_key:
-            return True
-        if raw_key.isascii() and raw_key[:1] != MAGIC:  # it is its own text: 20 times faster than to decode it
-            return False
-        text = shown(raw_key, lookup).text
-        return key in text if contains else key == _bare(text)
-
-    return wanted
-
-
-def _bare(text: str) -> str:
-    """Returns the text of a key; that of one column with a schema is a JSON text in quotes."""
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
-
-
-def _readable(message: StoredMessage, lookup: Lookup | None) -> ReadableMessage:
+def readable_message(message: StoredMessage, lookup: Lookup | None) -> ReadableMessage:
+    """Returns a message with its key and value as a person reads them."""
     value = shown(message.value, lookup, size_bytes=message.size_bytes)
     return ReadableMessage(message, _unquoted(shown(message.key, lookup)), value)
 
 
 def _unquoted(key: ShownBytes) -> ShownBytes:
-    return replace(key, text=_bare(key.text)) if key.format else key
+    return replace(key, text=bare_key(key.text)) if key.format else key
 
 
 def _gone(topic: str, partition: int, offset: int, span: LogSpan) -> PsttError:

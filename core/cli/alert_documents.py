@@ -10,12 +10,13 @@ from core.notify.silences import silence_of
 from core.notify.simulation import NO_HISTORY
 
 if TYPE_CHECKING:
+    from core.admin.alert_rules import StoredRules
     from core.notify.delivery import OutboxMessage
     from core.notify.incidents import Incident
     from core.notify.silences import Silence
     from core.notify.simulation import Simulation, WouldFire
 
-__all__ = ["alert_document", "incident_document", "silence_document", "simulation_document"]
+__all__ = ["alert_document", "incident_document", "rules_document", "silence_document", "simulation_document"]
 
 
 def alert_document(
@@ -67,6 +68,18 @@ def silence_document(silence: Silence) -> dict[str, Any]:
         "made_at": iso_utc(silence.made_at),
         "ended_at": iso_utc(silence.ended_at) if silence.ended_at else None,
         "ended_by": silence.ended_by or None,
+    }
+
+
+def rules_document(found: StoredRules) -> dict[str, Any]:
+    """Returns every rule that applies; the addresses of channels, which hold tokens, are left out."""
+    return {
+        "rules": [
+            {"rule": name, "title": rule.title, "about": found.about(name), "values": dict(found.values[name])}
+            for name, rule in found.alerts.rules.items()
+        ],
+        "channels": sorted(found.alerts.channels),
+        "is_default": not found.sha256,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ from core.notify.silences import silence_of
 from core.notify.simulation import NO_HISTORY
 
 if TYPE_CHECKING:
+    from core.admin.alert_rules import StoredRules
     from core.notify.delivery import OutboxMessage
     from core.notify.incidents import Incident
     from core.notify.silences import Silence
     from core.notify.simulation import Simulation
 
-__all__ = ["alert_lines", "silence_line", "simulation_lines"]
+__all__ = ["alert_lines", "rules_lines", "silence_line", "simulation_lines"]
 
 MOST_FIRED = 20
 """Lines of one rule in a simulation."""
@@ -49,6 +51,16 @@ def alert_lines(
         yield "sent last"
     for message in newest:
         yield from _sent(message, timezone)
+
+
+def rules_lines(found: StoredRules) -> Iterator[str]:
+    """Yields each rule with its condition, and its keys as `--set` takes them."""
+    yield "the defaults: there is no alerts.json" if not found.sha256 else "the rules of alerts.json"
+    for name, rule in found.alerts.rules.items():
+        yield f"  {'✔' if rule.enabled else '–'} {name}   {rule.title}"
+        for key, value in found.values[name].items():
+            shown = json.dumps(value, ensure_ascii=False) if isinstance(value, list | bool) else value
+            yield f"      {name}.{key}={shown}"
 
 
 def _incident(incident: Incident, silences: Sequence[Silence], timezone: str) -> Iterator[str]:

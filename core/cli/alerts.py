@@ -9,10 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from core.admin import alerts as actions
+from core.admin.alert_rules import change_rules, stored_rules
 from core.admin.edit_files import create_alerts
 from core.app import App
-from core.cli.alert_documents import alert_document, incident_document, silence_document, simulation_document
-from core.cli.alert_lines import alert_lines, silence_line, simulation_lines
+from core.cli.alert_documents import (
+    alert_document,
+    incident_document,
+    rules_document,
+    silence_document,
+    simulation_document,
+)
+from core.cli.alert_lines import alert_lines, rules_lines, silence_line, simulation_lines
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import delivery_lines
@@ -120,11 +127,31 @@ def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:
         rule, dot, key = place.partition(".")
         if not (rule and dot and key and equals):
             raise ConfigError(f"--set {text[:60]} is not RULE.KEY=VALUE", remedy="error_rate.threshold_percent=5")
+        values = changes.setdefault(rule, {})
         try:
-            changes.setdefault(rule, {})[key] = json.loads(value)
+            values[key] = json.loads(value)
         except ValueError:
-            changes[rule][key] = value
+            values[key] = value
     return changes
+
+
+@app.command("rules")
+def alerts_rules(
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="RULE.KEY=VALUE", help="Writes it into alerts.json; several are possible."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists the rules that apply, with every key and its value; changes some of them, all or none."""
+    with App.open(workspace) as opened:
+        if change:
+            wanted = _changes(change)
+            found = change_rules(opened.workspace, opened.ledger, wanted, caller=local_caller(), now=now())
+        else:
+            found = stored_rules(opened.workspace)
+    print_json(rules_document(found)) if as_json else print_lines(rules_lines(found))
 
 
 @app.command("test")

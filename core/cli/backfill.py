@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,8 @@ from core.cli.backfill_lines import backfill_lines, backfills_table
 from core.cli.documents import backfill_document, backfill_report_document
 from core.cli.options import JobArgument, JsonOption, WorkspaceOption, day_of, now
 from core.cli.output import print_answer, print_json, print_lines
+from core.cli.watermark import print_watermark
+from core.errors import ConfigError
 from core.records.backfills import BackfillOrder
 from core.records.rights import local_caller
 from core.scheduler.backfills import (
@@ -27,7 +30,8 @@ from core.scheduler.backfills import (
     retry_backfill,
 )
 from core.scheduler.backfills import backfill as plan_days
-from core.scheduler.control import runner_note
+from core.scheduler.control import first_answer, runner_note
+from core.scheduler.watermarks import backfill_from
 
 __all__ = ["app"]
 
@@ -39,7 +43,7 @@ class StartByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Inserts `start` where the first word is no command of the group; a job may have the name of one."""
-        is_command = bool(args) and args[0] in self.commands and not {"--from", "--to"} & set(args)
+        is_command = bool(args) and args[0] in self.commands and not {"--from", "--to", "--from-value"} & set(args)
         if args and args[0] not in (*ctx.help_option_names, self.default_command) and not is_command:
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
@@ -67,18 +71,35 @@ OrderOption = Annotated[
 @app.command()
 def start(
     job: JobArgument,
-    first: Annotated[str, typer.Option("--from", metavar="DAY", help="First day: 2026-01-10.")],
-    last: Annotated[str, typer.Option("--to", metavar="DAY", help="Last day, included.")],
+    first: Annotated[str | None, typer.Option("--from", metavar="DAY", help="First day: 2026-01-10.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day, included.")] = None,
+    from_value: Annotated[
+        str | None,
+        typer.Option("--from-value", metavar="VALUE", help="Incremental job: all rows after it, in one run."),
+    ] = None,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="With --from-value: the reason, audited.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Also times that have a succeeded run.")] = False,
     parallel: ParallelOption = None,
     order: OrderOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Plans a run for each scheduled time of a range of days; the runner executes them beside the scheduled runs."""
+    """Plans a run for each scheduled time of a range of days; the runner executes them beside the scheduled runs.
+
+    The days of an incremental job cannot be sent one by one: --from-value sends all its rows after a value again.
+    """
+    if from_value is not None:
+        _refuse_days(first, last, again, parallel, order)
+        with App.open(workspace) as opened:
+            sent = backfill_from(opened, opened.job(job), from_value, why=why, caller=local_caller(), now=now())
+            answer = first_answer(opened, sent.request_id, now)
+        print_watermark(sent.report, answer, as_json=as_json)
+        return
+    if why:
+        raise ConfigError("--why goes with --from-value", remedy="add --from-value VALUE")
     with App.open(workspace) as opened:
         found = opened.job(job)
-        days = (day_of("--from", first), day_of("--to", last))
+        days = (_day("--from", first), _day("--to", last))
         options = BackfillOptions(
             1 if parallel is None else parallel, order or "oldest", again, opened.settings.PSTT_BACKFILL_WORKERS
         )
@@ -89,6 +110,25 @@ def start(
     else:
         follow = [f"  next   python -m core backfill show {made.request_id}"] if made.scheduled_run_ids else []
         print_lines([f"{'✔' if made.scheduled_run_ids else '–'} {found.name}: {made.text}", *follow, *note])
+
+
+def _refuse_days(*given: object) -> None:
+    """Refuses what only a range of days has."""
+    if any(one not in (None, False) for one in given):
+        raise ConfigError(
+            "--from-value sends all rows after a value in one run",
+            why="--from, --to, --again, --parallel and --order are for ranges of days",
+            remedy="leave them out",
+        )
+
+
+def _day(option: str, text: str | None) -> date:
+    if text is None:
+        raise ConfigError(
+            f"a backfill needs {option}",
+            remedy="add --from DAY --to DAY; an incremental job takes --from-value VALUE --why TEXT",
+        )
+    return day_of(option, text)
 
 
 @app.command("list")

@@ -18,7 +18,6 @@ from core.run.preview import file_rows
 if TYPE_CHECKING:
     from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
-    from core.admin.watermarks import WatermarkReport
     from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
     from core.model.progress import RunProgress
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from core.run.preview import Preview
     from core.scheduler.backfills import Backfilled, BackfillReport
     from core.scheduler.next_attempt import NextAttempt
+    from core.scheduler.watermarks import WatermarkReport
     from core.workspace.settings import SettingRow
 
 

@@ -12,7 +12,13 @@ import typer
 
 from core.admin.check import check as check_files
 from core.admin.diagnosis import diagnose, workspace_health
-from core.admin.edit_settings import Applies, change_setting, setting_applies
+from core.admin.edit_settings import (
+    DEFAULT_ENVIRONMENT,
+    Applies,
+    change_default_environment,
+    change_setting,
+    setting_applies,
+)
 from core.admin.os_service import Service, perform, status, steps, this_system
 from core.admin.schema_checks import check_schemas
 from core.app import App
@@ -74,8 +80,12 @@ def health(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
 @app.command()
 def config(
-    change: Annotated[str, typer.Option("--set", metavar="NAME=VALUE", help="Write a setting into .env.")] = "",
-    unset: Annotated[str, typer.Option(metavar="NAME", help="Remove a setting from .env.")] = "",
+    change: Annotated[
+        str, typer.Option("--set", metavar="NAME=VALUE", help="Write a setting into .env, or default_environment.")
+    ] = "",
+    unset: Annotated[
+        str, typer.Option(metavar="NAME", help="Remove a setting from .env, or default_environment.")
+    ] = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,9 +125,14 @@ def _change_setting(change: str, unset: str, workspace: Path | None, *, as_json:
         raise ConfigError("one setting is changed at a time", remedy="write --set NAME=VALUE, or --unset NAME")
     place = Workspace.find(workspace, os.environ)  # not an App: settings that are wrong are what is changed here
     name, new = (name, value) if change else (unset, None)
+    is_default_environment = name == DEFAULT_ENVIRONMENT
+    file = place.connections_file.name if is_default_environment else ".env"
     with Ledger(place.ledger_file) as ledger:
-        change_setting(place, ledger, name, new, os.environ, caller=local_caller(), now=now())
-    answer = f"{name} is {'removed from' if new is None else 'written into'} .env; {_APPLIES[setting_applies(name)]}"
+        if is_default_environment:
+            change_default_environment(place, ledger, new, os.environ, caller=local_caller(), now=now())
+        else:
+            change_setting(place, ledger, name, new, os.environ, caller=local_caller(), now=now())
+    answer = f"{name} is {'removed from' if new is None else 'written into'} {file}; {_APPLIES[setting_applies(name)]}"
     print_answer({"name": name, "value": new, "answer": answer}, as_json)
 
 

@@ -16,12 +16,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from core.cli.leaving import leave
 from core.cli.output import report_defect, report_error
 from core.errors import ConfigError, PsttError, RunCancelled
 
@@ -60,6 +61,7 @@ COMMANDS = {
         Command("disable", "core.cli.schedule", "Disables a job, in its file."),
         Command("accept-columns", "core.cli.schedule", "Accepts the changed columns that a job was stopped for."),
         Command("watermark", "core.cli.watermark", "Shows or sets from where an incremental job reads."),
+        Command("versions", "core.cli.versions", "Lists, shows and restores the versions of a file."),
         Command("runs", "core.cli.history", "Lists the newest runs and their verdicts."),
         Command("show", "core.cli.history", "Shows one run: verdict, parameters, SQL, offsets, rejects."),
         Command("verify", "core.cli.history", "Reads a run's messages back and compares them."),
@@ -69,7 +71,7 @@ COMMANDS = {
         Command("metrics", "core.cli.history", "What was sent, in numbers."),
         Command("topics", "core.cli.messages", "Lists the topics of a cluster with their message counts."),
         Command("messages", "core.cli.messages", "Shows the messages of a topic, the newest first."),
-        Command("groups", "core.cli.messages", "Lists the consumer groups of a topic and their lag."),
+        Command("groups", "core.cli.groups", "Lists the consumer groups of a topic; resets their offsets."),
         Command("alerts", "core.cli.alerts", "Open alerts and their messages."),
         Command("check", "core.cli.inspect", "Checks every file of the workspace; contacts nothing."),
         Command("doctor", "core.cli.inspect", "Contacts every database and broker; checks disk and clock."),
@@ -154,16 +156,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (head, less) has ended
         _discard_output()
         code = 0
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """Ends the process; at once if the call of a driver has not returned: everything has been written by now."""
-    session = sys.modules.get("core.sources.session")  # not imported if no database was opened
-    if session is not None and session.is_left_behind():
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    leave(code)
 
 
 def _command(*, as_json: bool) -> int:

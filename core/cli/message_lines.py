@@ -9,18 +9,23 @@ from core.clock import iso_utc
 from core.formatting import local_time, size_text
 
 if TYPE_CHECKING:
+    from core.admin.group_offsets import GroupReset
     from core.admin.topic_messages import ReadableMessage, TopicMessages
     from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
     from core.kafka.topic_list import TopicSummary
     from core.message.shown import ShownBytes
 
 __all__ = [
+    "MOCK_NOTE",
     "group_lines",
     "groups_document",
     "message_document",
+    "message_line",
     "message_lines",
     "messages_document",
     "messages_lines",
+    "reset_document",
+    "reset_lines",
     "topic_document",
     "topic_lines",
 ]
@@ -92,6 +97,7 @@ def messages_document(found: TopicMessages) -> dict[str, Any]:
         "examined": found.examined,
         "bounded": found.end == "bound",
         "left": found.left,
+        "missing": list(found.missing),
         "next": found.next or None,
         "note": MOCK_NOTE if found.is_mock else None,
     }
@@ -105,10 +111,12 @@ def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) 
         if whole:
             yield from message_lines(message, timezone)
         else:
-            yield _message_line(message, timezone)
+            yield message_line(message, timezone)
     if not found.messages:
         yield "  no message is like that" if there else "  there is no message"
     yield f"  {_how_far(found)}"
+    if found.missing:
+        yield f"  none of them has {', '.join(found.missing)}"
     if found.next:
         yield f"  next   --next {found.next}"
     if found.is_mock:
@@ -167,6 +175,46 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
         yield f"  this account may not read {_count(found.refused, 'group')}"
 
 
+def reset_document(plan: GroupReset, *, done: bool) -> dict[str, Any]:
+    """Returns what a reset of a group's offsets changes, or has changed."""
+    return {
+        "cluster": plan.cluster,
+        "topic": plan.topic,
+        "group": plan.group,
+        "to": plan.to,
+        "partitions": [
+            {
+                "partition": part.partition,
+                "before": part.before,
+                "after": part.after,
+                "end": part.end,
+                "again": part.again,
+                "left_out": part.left_out,
+            }
+            for part in plan.partitions
+        ],
+        "changed": len(plan.changed),
+        "again": plan.again,
+        "left_out": plan.left_out,
+        "done": done,
+    }
+
+
+def reset_lines(plan: GroupReset) -> Iterator[str]:
+    """Yields what a reset of a group's offsets would change, partition by partition."""
+    yield f"{plan.group} on {plan.topic} of {plan.cluster}, reset to {plan.to}"
+    for part in plan.partitions:
+        before = "never committed" if part.before is None else f"{part.before:,}"
+        what = "stays" if part.before == part.after else f"to {part.after:,}"
+        moved = f"   {_count(part.again, 'message')} again" if part.again else ""
+        moved += f"   {_count(part.left_out, 'message')} left out" if part.left_out else ""
+        yield f"  partition {part.partition:>4}   {before} {what} of {part.end:,}{moved}"
+    if not plan.changed:
+        yield "  nothing would change"
+    else:
+        yield f"  {_count(plan.again, 'message')} would be read again, {plan.left_out:,} left out"
+
+
 def _group_document(group: ConsumerGroup) -> dict[str, Any]:
     return {
         "group": group.name,
@@ -189,7 +237,8 @@ def _group_document(group: ConsumerGroup) -> dict[str, Any]:
     }
 
 
-def _message_line(message: ReadableMessage, timezone: str) -> str:
+def message_line(message: ReadableMessage, timezone: str) -> str:
+    """Returns one message in one line: time, place, key, size, the beginning of the value."""
     stored = message.stored
     when = local_time(stored.at, timezone, seconds=True) if stored.at else "no time"
     key = _short(message.key, 60)

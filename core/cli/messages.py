@@ -1,4 +1,4 @@
-"""Commands that look into a cluster: topics, messages, groups. They read, commit nothing and join no consumer group."""
+"""Commands that look into a cluster: topics and messages. They read, commit nothing and join no consumer group."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from core.admin.topic_messages import (
     MOST_MESSAGES,
     MessageQuery,
     browse,
-    consumer_groups,
+    forgets,
     message_at,
     topics_of_cluster,
 )
+from core.admin.topic_tail import TopicTail
 from core.app import App
+from core.cli.follow import print_tail
 from core.cli.message_lines import (
-    group_lines,
-    groups_document,
+    MOCK_NOTE,
     message_document,
     message_lines,
     messages_document,
@@ -28,7 +29,7 @@ from core.cli.message_lines import (
     topic_document,
     topic_lines,
 )
-from core.cli.options import JsonOption, WorkspaceOption
+from core.cli.options import ClusterOption, JsonOption, TopicArgument, WorkspaceOption
 from core.cli.output import print_json, print_lines
 from core.errors import ConfigError
 from core.records.rights import local_caller
@@ -37,11 +38,6 @@ __all__ = ["app"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="NAME", help="A key of kafka_connections. Default: default_environment."),
-]
 OffsetOption = Annotated[int | None, typer.Option(min=0, metavar="OFFSET")]
 _PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
 
@@ -82,11 +78,23 @@ def messages(
     key: Annotated[str, typer.Option(metavar="TEXT", help="Messages with exactly this key.")] = "",
     key_contains: Annotated[str, typer.Option(metavar="TEXT", help="Messages with this in their key.")] = "",
     value_contains: Annotated[str, typer.Option(metavar="TEXT", help="Messages with this in their value.")] = "",
+    where: Annotated[
+        str,
+        typer.Option(
+            "--where", metavar="CONDITION", help="On the JSON of the value: BODY.BARCODE = 'X' AND BODY.N > 3."
+        ),
+    ] = "",
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first instead of the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=MOST_MESSAGES)] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_MESSAGES, help="Default: 20. With --follow: ends after so many; default: none."),
+    ] = None,
     next_page: Annotated[
         str, typer.Option("--next", metavar="PAGE", help="The next page, as the one before names it.")
     ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Shows each new message as it comes, until Ctrl-C; --json: one a line.")
+    ] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Every message with headers and its whole value.")] = False,
     cluster: ClusterOption = None,
     workspace: WorkspaceOption = None,
@@ -95,6 +103,8 @@ def messages(
     """Shows the messages of a topic, the newest first, decoded by the schema registry; commits nothing."""
     if key and key_contains:
         raise ConfigError("--key and --key-contains exclude each other", remedy="give one of them")
+    if follow and (at is not None or oldest):
+        raise ConfigError("--follow goes neither with --at nor with --oldest", remedy="leave one of them out")
     with App.open(workspace) as opened:
         chosen, timezone = opened.cluster(cluster), opened.timezone
         if at is not None:
@@ -110,28 +120,21 @@ def messages(
             key=key or key_contains,
             key_match="exact" if key else "contains",
             value=value_contains,
-            newest_first=not oldest,
-            limit=limit,
+            where=where,
+            newest_first=not oldest and not follow,
+            limit=MOST_MESSAGES if follow else limit or 20,
             rest=next_page,
         )
+        if follow:
+            with TopicTail(chosen, topic, query, caller=local_caller()) as tail:
+                note = MOCK_NOTE if forgets(chosen) else ""
+                print_tail(tail, timezone, most=limit, whole=whole, as_json=as_json, note=note)
+            return
         found = browse(chosen, topic, query, caller=local_caller())
     if as_json:
         print_json(messages_document(found))
     else:
         print_lines(messages_lines(found, timezone, whole=whole))
-
-
-@app.command()
-def groups(
-    topic: TopicArgument,
-    cluster: ClusterOption = None,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Lists the consumer groups of a topic: how far each has read every partition, and its members."""
-    with App.open(workspace) as opened:
-        found = consumer_groups(opened.cluster(cluster), topic)
-    print_json(groups_document(topic, found)) if as_json else print_lines(group_lines(topic, found))
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -12,10 +12,12 @@ from core.errors import ConfigError
 
 __all__ = [
     "AtOption",
+    "ClusterOption",
     "JobArgument",
     "JsonOption",
     "ParamsOption",
     "RunArgument",
+    "TopicArgument",
     "WorkspaceOption",
     "day_of",
     "moment_of",
@@ -30,6 +32,11 @@ WorkspaceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's file name (without .job.json) or its name.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.")]
+TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="A key of kafka_connections. Default: default_environment."),
+]
 AtOption = Annotated[
     str | None,
     typer.Option("--at", metavar="TIME", help="Scheduled time, ISO 8601; without an offset in the job's time zone."),

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from core.admin.watermarks import CANNOT_BE_SEEN, WatermarkReport, set_watermark, watermark_of
 from core.app import App
 from core.cli.documents import watermark_document
 from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
 from core.cli.output import print_json, print_lines
 from core.errors import ConfigError
 from core.records.rights import local_caller
-from core.scheduler.control import ask_for_run
+from core.scheduler.control import first_answer
+from core.scheduler.watermarks import CANNOT_BE_SEEN, WatermarkReport, backfill_from, set_watermark, watermark_of
 
-__all__ = ["app"]
+__all__ = ["app", "print_watermark"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -40,16 +40,22 @@ def watermark(
             if why or run:
                 raise ConfigError("--why and --run go with --set", remedy="add --set VALUE")
             report = watermark_of(opened, found, now())
+        elif run:
+            made = backfill_from(opened, found, value, why=why, caller=local_caller(), now=now())
+            report, asked = made.report, first_answer(opened, made.request_id, now)
         else:
             report = set_watermark(opened, found, value, why=why, caller=local_caller(), now=now())
-            if run:
-                asked = ask_for_run(opened, job, at=None, params={}, caller=local_caller(), now=now)
+    print_watermark(report, asked, as_json=as_json)
+
+
+def print_watermark(report: WatermarkReport, asked: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Prints a watermark, and the answer to the request for a run if there was one."""
     if as_json:
         print_json(watermark_document(report) | ({"request": asked} if asked else {}))
     else:
         print_lines(_lines(report))
         if asked:
-            print_lines([f"  run        {asked['answer']}" if "answer" in asked else "  run        asked for"])
+            print_lines([f"  run        {asked['answer']}"])
 
 
 def _lines(report: WatermarkReport) -> Iterator[str]:

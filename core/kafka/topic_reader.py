@@ -25,8 +25,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from core.errors import BrokerUnavailable, PsttError
+from core.errors import PsttError
 from core.kafka.diagnosis import Diagnosis
+from core.kafka.late import NotReadInTime
 from core.kafka.librdkafka import family_of, open_reader, translated
 from core.model.connection import Cluster
 
@@ -356,7 +357,7 @@ class TopicReader:
     def _nothing_in_time(self, waited_s: float) -> PsttError:
         if self._diagnosis.cause is not None:
             return self._diagnosis.no_contact(waited_s)
-        return BrokerUnavailable(
+        return NotReadInTime(
             f'topic "{self._topic}" of {self._diagnosis.place} was not read in time',
             why=f"fewer than {FIRST_WINDOW} messages of a partition came within {waited_s:g} s",
             remedy="read one partition, or fewer messages",

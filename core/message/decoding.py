@@ -12,12 +12,12 @@ from core.message.protobuf_schema import parse_proto
 from core.message.value_formats import MAGIC
 from core.model.schema import Schema
 
-__all__ = ["Lookup", "Readable", "is_same_key", "readable"]
+__all__ = ["NOT_OF_THIS_SCHEMA", "Lookup", "Readable", "is_same_key", "readable"]
 
 Lookup = Callable[[int], Schema]
 """Returns the schema with an id; raises PsttError if there is none, or the registry does not answer."""
 _HEAD = 5
-_NOT_OF_THIS_SCHEMA = (
+NOT_OF_THIS_SCHEMA = (
     ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, struct.error,
 )  # fmt: skip
 """What decoding any bytes by any schema may raise."""
@@ -54,7 +54,7 @@ def readable(raw: bytes | None, lookup: Lookup | None) -> Readable:
         return Readable(_decoded(raw[_HEAD:], schema), schema_id, _FORMATS[schema.type])
     except PsttError as error:
         return Readable(_text(raw), schema_id, problem=error.text)
-    except _NOT_OF_THIS_SCHEMA as error:
+    except NOT_OF_THIS_SCHEMA as error:
         return Readable(_text(raw), schema_id, problem=f"the bytes do not fit the schema ({type(error).__name__})")
 
 

@@ -1,7 +1,8 @@
-"""The condition of `null_value_when`: comparisons of columns with literals, evaluated by columns as SQL would.
+"""Conditions as SQL has them: comparisons of values with literals, joined by AND, OR and NOT.
 
-A comparison with NULL is neither true nor false, trailing blanks of a text do not count (CHAR), and numbers compare by
-value. Dates and times compare as their ISO text.
+`null_value_when` names columns and is evaluated by columns; the filter of messages (`core.message.value_filter`) names
+places in a JSON value. A comparison with NULL is neither true nor false, trailing blanks of a text do not count (CHAR), and
+numbers compare by value. Dates and times compare as their ISO text.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import msgspec
 
 from core.errors import ConfigError
 
-__all__ = ["Predicate", "parse_predicate"]
+__all__ = ["Predicate", "PredicateParser", "parse_predicate"]
+
+MOST_LEVELS = 50
+"""Of parentheses and NOT."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>-?\d+(?:\.\d+)?)|(?P<name>[^\W\d][\w$#]*)|\"(?P<quoted>[^\"]+)\""
@@ -63,31 +67,38 @@ def parse_predicate(text: str) -> Predicate:
     Raises:
         ConfigError: The text is no such condition; says where.
     """
-    parser = _Parser(text)
-    node = parser.disjunction()
-    if parser.kind:
-        raise parser.error("nothing more")
-    return Predicate(text, tuple(dict.fromkeys(parser.columns)), node)
+    return PredicateParser(text).predicate()
 
 
-class _Parser:
+class PredicateParser:
     """A recursive-descent parser: OR, AND, NOT, parentheses, comparisons."""
 
+    tokens = _TOKEN
+    words: frozenset[str] = frozenset(_WORDS)
+    what = "null_value_when is no condition"
+    remedy = "write a comparison such as DELETED = 'Y', several joined by AND or OR"
+    key = "null_value_when"
+    operand = "a column"
+    operators = "=, <>, <, >, IS NULL or IN"
+    symbols = "a column, a literal or an operator"
+
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text, self.at, self.level = text, 0, 0
         self.columns: list[str] = []
         self.kind, self.symbol = "", ""
         self.advance()
 
+    def predicate(self) -> Predicate:
+        """Parses the whole text."""
+        node = self.disjunction()
+        if self.kind:
+            raise self.error("nothing more")
+        return Predicate(self.text, tuple(dict.fromkeys(self.columns)), node)
+
     def error(self, expected: str) -> ConfigError:
         """Returns the error that names what is expected at this place."""
         found = f"{self.symbol!r} at character {self.start + 1}" if self.kind else "the end"
-        return ConfigError(
-            "null_value_when is no condition",
-            why=f"{expected} is expected, not {found}",
-            remedy="write a comparison such as DELETED = 'Y', several joined by AND or OR",
-            key="null_value_when",
-        )
+        return ConfigError(self.what, why=f"{expected} is expected, not {found}", remedy=self.remedy, key=self.key)
 
     def advance(self) -> str:
         """Moves to the next symbol and returns the text of the one before."""
@@ -95,13 +106,14 @@ class _Parser:
         if not self.text[self.at :].strip():
             self.kind, self.symbol = "", ""
             return before
-        found = _TOKEN.match(self.text, self.at)
+        found = self.tokens.match(self.text, self.at)
         if found is None:
-            self.kind, self.symbol = "other", self.text[self.at :].strip()[:1]
-            raise self.error("a column, a literal or an operator")
+            self.start += len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
+            self.kind, self.symbol = "other", self.text[self.start]
+            raise self.error(self.symbols)
         self.at, self.kind = found.end(), str(found.lastgroup)
-        self.symbol = found[self.kind]
-        if self.kind == "name" and self.symbol.lower() in _WORDS:
+        self.symbol, self.start = found[self.kind], found.start(self.kind)
+        if self.kind == "name" and self.symbol.lower() in self.words:
             self.kind, self.symbol = "word", self.symbol.lower()
         return before
 
@@ -134,18 +146,33 @@ class _Parser:
     def negation(self) -> _Node:
         """Parses one condition, with NOT or in parentheses."""
         if self.take("not"):
-            return _not(self.negation())
+            return _not(self.deeper(self.negation))
         if self.take("("):
-            node = self.disjunction()
+            node = self.deeper(self.disjunction)
             self.require(")")
             return node
         return self.comparison()
 
+    def deeper(self, parse: Callable[[], _Node]) -> _Node:
+        """Parses one level further down; Python's own stack would end at some hundred."""
+        self.level += 1
+        if self.level > MOST_LEVELS:
+            raise ConfigError(
+                self.what, why=f"it has more than {MOST_LEVELS} parentheses and NOTs in one another", key=self.key
+            )
+        node = parse()
+        self.level -= 1
+        return node
+
+    def name(self) -> str:
+        """Parses what is compared, and returns its key in the values that are evaluated."""
+        return self.advance().lower()
+
     def comparison(self) -> _Node:
         """Parses a column and what it is compared with."""
         if self.kind not in ("name", "quoted"):
-            raise self.error("a column")
-        column = self.advance().lower()
+            raise self.error(self.operand)
+        column = self.name()
         self.columns.append(column)
         if self.take("is"):
             negated = self.take("not")
@@ -155,8 +182,11 @@ class _Parser:
         if self.take("in"):
             node = _member(column, self.literals())
             return _not(node) if negated else node
+        if self.take("contains"):
+            node = _containing(column, self.literal())
+            return _not(node) if negated else node
         if negated or self.symbol not in _COMPARISONS:
-            raise self.error("IN" if negated else "=, <>, <, >, IS NULL or IN")
+            raise self.error("IN" if negated else self.operators)
         return _compared(column, _COMPARISONS[self.advance()], self.literal())
 
     def literals(self) -> list[Literal]:
@@ -185,6 +215,8 @@ class _Parser:
 
 def _comparable(value: Any, literal: Literal) -> Any:
     """Returns an encoded value in the type of the literal; None if it has no such form."""
+    if isinstance(value, dict | list):
+        return None
     if isinstance(literal, str):
         return value.rstrip(" ") if isinstance(value, str) else _digits(value)
     if isinstance(literal, bool):
@@ -192,9 +224,10 @@ def _comparable(value: Any, literal: Literal) -> Any:
     if isinstance(value, bool):
         return Decimal(value)
     try:
-        return Decimal(value if isinstance(value, str | int) else _digits(value))
+        number = Decimal(value if isinstance(value, str | int) else _digits(value))
     except ArithmeticError:
         return None
+    return None if number.is_nan() else number  # a text such as NaN has no order
 
 
 def _digits(value: Any) -> str:
@@ -211,6 +244,20 @@ def _compared(column: str, compare: Callable[[Any, Any], bool], literal: Literal
 def _truth(value: Any, compare: Callable[[Any, Any], bool], literal: Literal) -> Truth:
     found = None if value is None else _comparable(value, literal)
     return None if found is None else compare(found, literal)
+
+
+def _containing(column: str, literal: Literal) -> _Node:
+    """Returns the test whether a text has a part, or an array an element."""
+
+    def truth(value: Any) -> Truth:
+        if isinstance(value, list):
+            return any(_truth(element, operator.eq, literal) for element in value)
+        if value is None or isinstance(value, dict):
+            return None
+        text = value if isinstance(value, str) else _digits(value)
+        return str(literal) in text
+
+    return lambda columns, count: [truth(value) for value in columns[column]]
 
 
 def _member(column: str, literals: Sequence[Literal]) -> _Node:

@@ -52,7 +52,7 @@ Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "test channel", "preview",
     "acknowledge", "silence", "end silence",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
-    "rename query", "delete query", "restore",
+    "rename query", "delete query", "restore", "reset offsets",
     "connections", "settings", "service", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
@@ -83,6 +83,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "rename query": "change",
     "delete query": "change",
     "restore": "change",
+    "reset offsets": "admin",
     "stop": "admin",
     "connections": "admin",
     "settings": "admin",
@@ -96,6 +97,7 @@ RIGHT_OF: Mapping[Action, Right] = {
 }
 """Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file.
 
+`reset offsets` makes an application of others read again or leave out, so operators may not do it.
 `restore` is of a deleted job or SQL file; a deleted connection is brought back by `connections`.
 """
 

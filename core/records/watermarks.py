@@ -133,6 +133,14 @@ class Watermarks(StorePart):
         """Yields what the complete runs of a job have read that started from this version or a later one, newest first."""
         return (from_row(RunWindow, row) for row in self._each("windows_since", {"job": job, "version": version}))
 
+    def attempts_in_parts(self, job: str, version: int) -> list[str]:
+        """Returns runs in parts that ended early, at versions from which a later run has moved the watermark.
+
+        What their parts have sent exactly once was taken over by that run, and is recorded under their own ids.
+        """
+        rows = self._rows("attempts_in_parts", {"job": job, "version": version})
+        return [run_id for (run_id,) in rows]
+
     def move(self, run_id: str, at: Cursor, now: datetime) -> bool:
         """Moves the watermark to the end of a run.
 

@@ -71,3 +71,11 @@ UPDATE run_window SET moved = 1, high = :value, high_tie = :tie WHERE run_id = :
 SELECT run_window.* FROM run_window JOIN run USING (run_id)
 WHERE run_window.job = :job AND version >= :version AND (moved OR run.state = 'succeeded')
 ORDER BY version DESC, run.started_at DESC
+
+-- name: attempts_in_parts
+SELECT run_id FROM run_window JOIN run USING (run_id)
+WHERE run_window.job = :job AND version >= :version AND NOT moved AND run.state <> 'succeeded'
+    AND EXISTS (SELECT 1 FROM run_window AS later
+                WHERE later.job = run_window.job AND later.version = run_window.version AND later.moved)
+    AND EXISTS (SELECT 1 FROM run_part WHERE run_part.run_id = run_window.run_id)
+ORDER BY run_id

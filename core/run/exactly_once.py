@@ -69,6 +69,8 @@ class SentMarker(msgspec.Struct, frozen=True):
     high: str = ""
     """Incremental job: the position up to which rows were read; empty: there is none."""
     high_tie: str = ""
+    left_out: int = 0
+    """Of a part: rows of a look-back that earlier runs had sent."""
 
     @property
     def moved_to(self) -> Cursor | None:

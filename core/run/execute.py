@@ -40,7 +40,7 @@ from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import RunMeans, run_job, to_verdict
 from core.run.planning import WITHOUT_PARTS, cluster_key_of_plan, cluster_of_plan
 from core.run.row_reader import Progress, RunContext
-from core.run.schemas import schemas_of
+from core.run.schemas import key_comparison, schemas_of
 from core.run.settling import settle_before_run
 from core.run.telemetry import observed
 from core.run.topic_preparation import topic_preparer
@@ -186,7 +186,7 @@ def _run_to_kafka(
                 plan.job.verify,
                 context.stop.is_set,
                 context.now,
-                has_text_keys=plan.job.key_format == "text",
+                keys=key_comparison(plan.job, cluster),
             )
         in_parts = scratch is None and is_partitioned(plan)
         means = RunMeans(

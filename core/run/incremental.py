@@ -189,12 +189,16 @@ def _runs_since(
     opened: OpenWorkspace, job: Job, incremental: Incremental, known: Watermark | None, since: Cursor
 ) -> list[str]:
     """Returns the complete runs that have read rows after a position, whose sends are known one by one."""
-    run_ids = []
-    for window in opened.ledger.watermarks.windows_since(job.slug, known.floor_version if known else 0):
+    run_ids, version = [], None
+    watermarks = opened.ledger.watermarks
+    for window in watermarks.windows_since(job.slug, known.floor_version if known else 0):
         end = window.end or window.after
         if end is not None and is_after(since, end, incremental):
             break
         run_ids.append(window.run_id)
+        version = window.version
+    if version is not None:
+        run_ids += watermarks.attempts_in_parts(job.slug, version)
     remedy = "use a shorter look_back_s, or a longer keep_sends_days"
     require_known(opened, run_ids, f'job "{job.name}" cannot look back {incremental.look_back_s:g} s', remedy)
     return run_ids

@@ -27,6 +27,7 @@ from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, Spool, segments_of
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
+from core.run.look_back import known_window
 from core.run.observation import NOT_OBSERVED, PartObserver
 from core.run.part_results import counts_of
 from core.run.parts import PartError, PartOnce, PartPhase, PartProgress, PartResult, PartTask, attempt_name, steps_of
@@ -103,7 +104,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
         rejects = _Rejects(task, folder)
         observer = PartObserver(task.traceparent) if task.traceparent else None
         part = _PartRun(
-            plan=_plan(task),
+            plan=_plan(task, folder),
             run_id=task.run_id,
             rejects=rejects,
             context=RunContext(
@@ -125,7 +126,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
         return msgspec.structs.replace(result, steps=dict(observer.measured)) if observer else result
 
 
-def _plan(task: PartTask) -> Plan:
+def _plan(task: PartTask, folder: Path) -> Plan:
     return Plan(
         job=task.job,
         query=Query(task.job.query, tuple(steps_of(task.steps)), {}, ""),
@@ -139,6 +140,7 @@ def _plan(task: PartTask) -> Plan:
         log_payload=task.log_payload,
         value_schema=task.value_schema,
         key_schema=task.key_schema,
+        window=known_window(folder, task.since),
     )
 
 
@@ -261,6 +263,8 @@ class _PartRun(Sending):
             self.take_over(once, raw)
             return
         with stored_on_disk(self.folder / f"{self.task.name}.rows", self.read(source)) as fetched:
+            if once.skips_empty and self.rows_read == self.rejected:
+                return
             self.report("sending", self.rows_read, 0)
             self.send_in_transaction(fetched, partial(self.markers, once))
 
@@ -276,6 +280,7 @@ class _PartRun(Sending):
             sha256=digest,
             read=self.rows_read,
             rejected=self.rejected,
+            left_out=self.left_out,
             at=iso_utc(self.context.now()),
             attempt=self.task.attempt,
         )
@@ -302,6 +307,7 @@ class _PartRun(Sending):
         self.rejected = marker.rejected
         self.rows_read = marker.rows_read
         self.acknowledged = marker.rows
+        self.left_out = marker.left_out
 
     def result(self, error: PsttError | None, rejects: _Rejects) -> PartResult:
         """Returns the result of the part."""
@@ -317,6 +323,7 @@ class _PartRun(Sending):
             attempt=self.task.attempt,
             rows_read=self.rows_read,
             rejected=self.rejected,
+            left_out=self.left_out,
             refused=self.refused,
             rejects=[] if rejects.is_full else rejects.first,
             rejects_file=file.name if file.exists() else "",

@@ -111,14 +111,17 @@ def refuse_parts(once: ExactlyOnce, raw: bytes) -> RunFailed:
     )
 
 
-def once_of_part(once: ExactlyOnce, run: Run, index: int, record: PartsRecord, state: TopicState) -> PartOnce:
-    """Returns the transaction of one part."""
+def once_of_part(
+    once: ExactlyOnce, run: Run, index: int, record: PartsRecord, state: TopicState, *, skips_empty: bool = False
+) -> PartOnce:
+    """Returns the transaction of one part; `skips_empty`: there is none if it has no message."""
     marker = msgspec.json.decode(
         once.marker(run, rows=0, read=0, rejected=0, sha256="", state=state, now=run.started_at), type=SentMarker
     )
     return PartOnce(
         transactional_id=f"{once.transactional_id}#{index}",
         key=once.part_key(index, record.count).decode(),
+        skips_empty=skips_empty,
         marker=msgspec.json.encode(msgspec.structs.replace(marker, part=f"{index}/{record.count}")).decode(),
         records={
             once.parts_key.decode(): msgspec.json.encode(record).decode(),

@@ -78,6 +78,7 @@ def result_of_marker(index: int, marker: SentMarker, spool_dir: Path) -> PartRes
         attempt=marker.attempt,
         rows_read=marker.rows_read,
         rejected=marker.rejected,
+        left_out=marker.left_out,
         transaction="committed",
         taken_over=True,
         **counts_of(sends),

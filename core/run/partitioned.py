@@ -22,6 +22,7 @@ from core.model.source import Source, Split
 from core.records.ledger import Outcome
 from core.records.spool import SendTotals
 from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.look_back import KNOWN_FILE, write_known
 from core.run.part_markers import EarlierParts, earlier_parts, once_of_part, record_of
 from core.run.part_results import (
     clear_folder,
@@ -96,7 +97,7 @@ class PartitionedRun(KafkaRun):
             if self.plan.window:  # the parts that were sent end there
                 self.plan = replace(self.plan, window=replace(self.plan.window, high=self.earlier.record.end))
         steps = self.steps(source)
-        if self.plan.window and self.high is None:
+        if self.plan.window and self.end is None:
             self.read_nothing(source, steps)
             return
         count = self.plan.job.verify_count and not self.earlier.markers
@@ -106,6 +107,8 @@ class PartitionedRun(KafkaRun):
             if self.once:
                 tasks = self._once(self.once, state, wanted, split, tasks)
             self._write_note(tasks, len(split.parts))
+            if self.plan.window and self.plan.window.since:
+                write_known(self.folder, self.plan.window)
             self._run(tasks)
         self._raise_first_error()
         self.check_row_count()
@@ -117,10 +120,11 @@ class PartitionedRun(KafkaRun):
 
     @property
     def is_committed(self) -> bool:
-        """See `KafkaRun.is_committed`."""
+        """See `KafkaRun.is_committed`. A run that has only looked for late rows has no transaction for a part without any."""
         count = self.earlier.record.count if self.earlier.record else len(self.lines)
         sent = [r for r in self.results.values() if r.taken_over or r.transaction == "committed"]
-        return self.sent_before is not None or 0 < count == len(sent)
+        empty = [r for r in self.results.values() if r.error is None and not r.transaction] if self.high is None else []
+        return self.sent_before is not None or (bool(sent) and count == len(sent) + len(empty))
 
     def _find_earlier(self, once: ExactlyOnce, state: TopicState) -> bool:
         """Finds what earlier attempts have sent, takes it over, and returns whether that is everything."""
@@ -154,9 +158,12 @@ class PartitionedRun(KafkaRun):
         self, once: ExactlyOnce, state: TopicState, partitions: Partitions, split: Split, tasks: list[PartTask]
     ) -> list[PartTask]:
         """Returns the tasks that are not sent yet, each with its transaction."""
-        record = self.earlier.record or record_of(once, self.run, partitions, len(tasks), split.bounds, self.high)
+        skips_empty = self.plan.window is not None and self.high is None
+        record = self.earlier.record or record_of(once, self.run, partitions, len(tasks), split.bounds, self.end)
         return [
-            msgspec.structs.replace(task, once=once_of_part(once, self.run, task.index, record, state))
+            msgspec.structs.replace(
+                task, once=once_of_part(once, self.run, task.index, record, state, skips_empty=skips_empty)
+            )
             for task in tasks
             if task.index not in self.earlier.markers
         ]
@@ -174,8 +181,8 @@ class PartitionedRun(KafkaRun):
             plan.control_topic,
             count,
             parts,
-            self.high.value if self.high else "",
-            self.high.tie if self.high else "",
+            self.end.value if self.end else "",
+            self.end.tie if self.end else "",
         )
         write_parts_note(self.folder, note)
 
@@ -200,7 +207,8 @@ class PartitionedRun(KafkaRun):
             )
 
     def _task(self, split: Split, index: int) -> PartTask:
-        plan, state = self.plan, self.at_start
+        plan, state, folder = self.plan, self.at_start, f"parts/{self.run_id}"
+        since = plan.window.since if plan.window else None
         return PartTask(
             version=__version__,
             run_id=self.run_id,
@@ -225,8 +233,9 @@ class PartitionedRun(KafkaRun):
             value_schema=plan.value_schema,
             key_schema=plan.key_schema,
             traceparent=self.context.observer.traceparent,
-            folder=f"parts/{self.run_id}",
-            needs=["connections.json"],
+            folder=folder,
+            since=since.value if since else "",
+            needs=["connections.json", *([f".pstt/{folder}/{KNOWN_FILE}"] if since else [])],
         )
 
     def _run(self, tasks: Sequence[PartTask]) -> None:
@@ -301,6 +310,7 @@ class PartitionedRun(KafkaRun):
         self.context.observer.part(result.index + 1, result.steps)
         self.rows_read += result.rows_read
         self.rejected += result.rejected
+        self.left_out += result.left_out
         self.refused += result.refused
         self.acknowledged += result.acknowledged
         self.warnings += result.warnings

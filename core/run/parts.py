@@ -139,6 +139,8 @@ class PartOnce(msgspec.Struct, frozen=True):
     """Key of the part's marker on the control topic."""
     marker: str
     """The marker (`core.run.exactly_once.SentMarker`) as JSON; the part adds its counts."""
+    skips_empty: bool = False
+    """Whether a part without a message has no transaction: the run has no new rows and only looks for late ones."""
     records: dict[str, str] = {}
     """Other records of the control topic that are sent in the same transaction: key → value."""
 
@@ -195,6 +197,8 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     """exactly_once: before its commit the part waits for the line `stored`: its files are then safe elsewhere."""
     folder: str
     """Where the part writes its segments: path below `.pstt/`, with slashes. It is created if needed."""
+    since: str = ""
+    """Incremental job: from where it looks back; what `core.run.look_back` has stored in the folder is left out. Empty: it does not."""
     needs: list[str] = []
     """Files of the workspace that the part reads: paths below the workspace, with slashes."""
 
@@ -252,6 +256,8 @@ class PartResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Messages that readers of the topic can see."""
     rejected: int = 0
     """Also the messages that the broker refused for good."""
+    left_out: int = 0
+    """Rows of a look-back that earlier runs had sent or rejected; they do not count as read."""
     refused: int = 0
     """How many of them were refused by the broker."""
     failed: int = 0

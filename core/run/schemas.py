@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from core.kafka.schema_registry import RegistryClient
 from core.message.decoding import Lookup
+from core.message.key_comparison import KeyComparison
 from core.model.connection import Cluster
 from core.model.job import Job
 from core.model.schema import Schemas
 from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
 
-__all__ = ["schema_lookup", "schemas_of"]
+__all__ = ["key_comparison", "schema_lookup", "schemas_of"]
 
 
 def schemas_of(job: Job, cluster: Cluster, *, registers: bool) -> Schemas | None:
@@ -31,3 +32,8 @@ def schema_lookup(cluster: Cluster) -> Lookup | None:
     if cluster.schema_registry is None:
         return None
     return RegistryClient(cluster.schema_registry).schema
+
+
+def key_comparison(job: Job, cluster: Cluster) -> KeyComparison | None:
+    """Returns what compares the keys of a job on a topic with the records of sends; None: its keys are text."""
+    return None if job.key_format == "text" else KeyComparison(job, schema_lookup(cluster))

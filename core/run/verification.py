@@ -19,6 +19,7 @@ from core.kafka.diagnosis import Diagnosis
 from core.kafka.mock_cluster import resolved
 from core.kafka.read_back import Found, ReadBack
 from core.kafka.topic_state import describe_topic, is_compacted
+from core.message.key_comparison import NOT_COMPARED, KeyComparison
 from core.model.connection import Cluster
 from core.model.job import VerifyMode
 from core.model.publisher import TopicState
@@ -54,7 +55,7 @@ def verify(
     now: Callable[[], datetime],
     should_stop: Callable[[], bool] = lambda: False,
     silence_s: float = 30.0,
-    has_text_keys: bool = True,
+    keys: KeyComparison | None = None,
 ) -> Verification:
     """Reads a run's messages back as committed readers see them.
 
@@ -67,8 +68,8 @@ def verify(
         now: The clock, aware UTC.
         should_stop: Checked between two blocks.
         silence_s: How long the brokers may return nothing.
-        has_text_keys: Whether the keys are text. The spool has keys as text; those in a format of their own are not
-            compared: the message id is a hash of the row, and the row has the columns of its key.
+        keys: Compares keys in a format of their own with the spool, which has keys as text; None: the keys are text.
+            Where a key cannot be decoded, its message id is compared alone, which is a hash of the row.
 
     Raises:
         BrokerUnavailable, NotAuthorised, TopicMissing: The topic cannot be read.
@@ -82,7 +83,7 @@ def verify(
         spool_dir,
         should_stop=should_stop,
         silence_s=silence_s,
-        has_text_keys=has_text_keys,
+        keys=keys,
     )
     comparison.compare(mode)
     return Verification(
@@ -142,10 +143,10 @@ class _Comparison(_Counts):
         *,
         should_stop: Callable[[], bool],
         silence_s: float,
-        has_text_keys: bool,
+        keys: KeyComparison | None,
     ) -> None:
         super().__init__()
-        self._has_text_keys = has_text_keys
+        self._keys = keys
         self._sent = sent
         self._cluster = cluster
         self._segments = segments_with(spool_dir, sent.run_id)
@@ -154,6 +155,8 @@ class _Comparison(_Counts):
         self._should_stop, self._silence_s = should_stop, silence_s
         self._sums: dict[int, int] = {}
         """Block → checksum of its sends."""
+        self._sums_of_ids: dict[int, int] = {}
+        """The same without keys, where those have a format of their own."""
         self._segments_of_block: dict[int, list[Path]] = {}
         """Block → segments with sends of it."""
         self._unplaced = 0
@@ -220,15 +223,24 @@ class _Comparison(_Counts):
         self.add_unverifiable(
             max(self._sent.acknowledged - recorded, 0), "not all sends of the run are in the spool any more"
         )
+        keys = self._keys
         theirs: dict[int, int] = {}
+        their_ids: dict[int, int] = {}
         for block in reader.records(_ranges(self._sent.partitions, state)):
             for partition, offset, key, message_id, size in block:
                 if message_id is not None:
                     number = partition << 50 | offset >> BLOCK_BITS
-                    compared = key if self._has_text_keys else None
-                    theirs[number] = theirs.get(number, 0) + hash((offset, compared, message_id, size))
-        different = sorted(b for b in self._sums.keys() | theirs.keys() if self._sums.get(b) != theirs.get(b))
+                    if keys is not None:
+                        their_ids[number] = their_ids.get(number, 0) + hash((offset, message_id, size))
+                        key = keys.of_topic(key)
+                    theirs[number] = theirs.get(number, 0) + hash((offset, key, message_id, size))
+        ours = self._sums
+        if keys is not None and keys.is_blind:
+            ours, theirs = self._sums_of_ids, their_ids
+            self.reasons.append(f"keys were compared by their message ids alone: {keys.problem}")
+        different = sorted(b for b in ours.keys() | theirs.keys() if ours.get(b) != theirs.get(b))
         self._sums.clear()
+        self._sums_of_ids.clear()
         for group in _groups(different):
             self._compare_group(reader, group)
         if self._extras or self._unplaced:
@@ -237,7 +249,7 @@ class _Comparison(_Counts):
     def _add_up(self) -> int:
         """Computes the checksums of the sends by block; returns how many are acknowledged."""
         recorded = 0
-        sums = self._sums
+        sums, sums_of_ids, keys = self._sums, self._sums_of_ids, self._keys
         for segment in self._segments:
             blocks: set[int] = set()
             for partition, offset, key, message_id, size in _sends(segment, self._sent.run_id):
@@ -248,8 +260,10 @@ class _Comparison(_Counts):
                     self._unplaced += 1
                     continue
                 number = partition << 50 | offset >> BLOCK_BITS
-                compared = key if self._has_text_keys else None
-                sums[number] = sums.get(number, 0) + hash((offset, compared, message_id, size))
+                if keys is not None:
+                    sums_of_ids[number] = sums_of_ids.get(number, 0) + hash((offset, message_id, size))
+                    key = keys.of_spool(key)
+                sums[number] = sums.get(number, 0) + hash((offset, key, message_id, size))
                 blocks.add(number)
             for number in blocks:
                 self._segments_of_block.setdefault(number, []).append(segment)
@@ -289,9 +303,17 @@ class _Comparison(_Counts):
                 self.duplicates += 1
             else:
                 self._extras[message_id] = found
-        elif (_as_kept(key) if self._has_text_keys else sent[0], message_id, size) != sent:
+        elif (message_id, size) != sent[1:] or not self._is_same_key(key, sent[0]):
             self.other_content += 1
             self._list("other_content", partition, offset, sent[0])
+
+    def _is_same_key(self, found: bytes | None, sent: bytes | None) -> bool:
+        if self._keys is None:
+            return _as_kept(found) == sent
+        if self._keys.is_blind:
+            return True
+        key = self._keys.of_topic(found)
+        return key == NOT_COMPARED or key == self._keys.of_spool(sent)
 
     def _look_up_extras(self) -> None:
         """Classifies messages at offsets without a send: a second copy, or a send whose offset the broker did not report."""

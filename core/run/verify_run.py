@@ -8,13 +8,15 @@ from datetime import datetime
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.message.key_comparison import KeyComparison
 from core.model.connection import Cluster
-from core.model.job import VerifyMode
+from core.model.job import Job, VerifyMode
 from core.model.run import Run, Verification
 from core.records.opened import OpenWorkspace
 from core.run.arrival import SentRange
 from core.run.destination import cluster_of_run
 from core.run.known_sends import require_known
+from core.run.schemas import key_comparison
 from core.workspace.jobs import SUFFIX, parse_job, read_job_file
 
 __all__ = ["verifier", "verify_run"]
@@ -46,13 +48,14 @@ def verify_run(
             remedy=f"python -m core verify {run.of_run}" if run.of_run else "",
         )
     require_known(opened, [run.run_id], f"run {run.run_id} cannot be verified")
+    cluster, job = cluster_of_run(opened, run), _job_of(opened, run)
     check = verifier(
-        cluster_of_run(opened, run),
+        cluster,
         opened.workspace.spool_dir,
         "full",
         should_stop,
         now,
-        has_text_keys=_has_text_keys(opened, run),
+        keys=key_comparison(job, cluster) if job else None,
     )
     found = check(SentRange(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
     opened.ledger.add_verification(found)
@@ -66,7 +69,7 @@ def verifier(
     should_stop: Callable[[], bool],
     now: Callable[[], datetime],
     *,
-    has_text_keys: bool = True,
+    keys: KeyComparison | None = None,
 ) -> Callable[[SentRange], Verification]:
     """Returns a function that reads a run's messages back from this cluster; see `core.run.verification.verify`.
 
@@ -84,16 +87,14 @@ def verifier(
         ) from None
     if not can_log_in(cluster):
         require_gssapi(cluster)  # before the first message, not after the last
-    return lambda sent: verify(
-        sent, cluster, spool_dir, mode, now=now, should_stop=should_stop, has_text_keys=has_text_keys
-    )
+    return lambda sent: verify(sent, cluster, spool_dir, mode, now=now, should_stop=should_stop, keys=keys)
 
 
-def _has_text_keys(opened: OpenWorkspace, run: Run) -> bool:
-    """Returns whether the job sent its keys as text when it ran; if its version is not known: whether it does now."""
+def _job_of(opened: OpenWorkspace, run: Run) -> Job | None:
+    """Returns the job as it was when it ran; if that version is not known: as it is now; None: it was deleted."""
     version = opened.ledger.job_versions.get(run.job, run.job_sha256) if run.job_sha256 else None
     with suppress(ConfigError):  # deleted, or written by a version of the product with other keys
         if version is not None:
-            return parse_job(opened.workspace.queries_dir / f"{run.job}{SUFFIX}", version.document).key_format == "text"
-        return read_job_file(opened.workspace, run.job).job.key_format == "text"
-    return True
+            return parse_job(opened.workspace.queries_dir / f"{run.job}{SUFFIX}", version.document)
+        return read_job_file(opened.workspace, run.job).job
+    return None

@@ -130,7 +130,7 @@ def backfill(
         value = first.isoformat() if job.incremental.kind == "timestamp" else "VALUE"
         raise ConfigError(
             f'job "{job.name}" is incremental, so that its days cannot be sent one by one',
-            remedy=f"python -m core watermark {job.slug} --set {value} --why TEXT --run sends all rows after it again",
+            remedy=f"python -m core backfill {job.slug} --from-value {value} --why TEXT sends all rows after it again",
         )
     options = options or BackfillOptions()
     options.check()

@@ -23,6 +23,7 @@ __all__ = [
     "ask_for_run",
     "cancel",
     "coming_scheduled_times",
+    "first_answer",
     "past_scheduled_runs",
     "runner_note",
     "stop_runner",
@@ -89,6 +90,16 @@ def ask_for_run(
     ledger = opened.ledger
     job = find_job(opened.workspace, text)
     number = request_run(ledger, job, caller=caller, now=now(), at=at, parameters=params, again=again, dry_run=dry_run)
+    return first_answer(opened, number, now)
+
+
+def first_answer(opened: OpenWorkspace, number: int, now: Callable[[], datetime]) -> dict[str, Any]:
+    """Waits up to 3 s for the runner's first answer to a request for a run; returns it as `ask_for_run`.
+
+    Raises:
+        ConfigError: The runner refuses.
+    """
+    ledger = opened.ledger
     if note := runner_note(opened, now()):
         answer = f"asked as request {number}; {note[0]}"
         return {"request_id": number, "state": "waiting", "answer": answer, "run_id": None}

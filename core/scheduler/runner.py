@@ -21,16 +21,15 @@ import schedule
 from loguru import logger
 
 from core.errors import ConfigError, PsttError
-from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
 from core.records.runner_status import BEAT_EVERY_S, RunnerStatus
 from core.scheduler.backfill_queue import close_ended, resume_after_outage
 from core.scheduler.job_registry import JobRegistry, RegisteredJob
+from core.scheduler.kept_files import KeptFiles
 from core.scheduler.planner import Planner
 from core.scheduler.request_handler import RequestHandler
 from core.scheduler.run_supervisor import RunSupervisor
 from core.workspace.identity import identity_problem
-from core.workspace.stored_file import read_stored
 
 if TYPE_CHECKING:
     from core.model.job import Job
@@ -121,7 +120,7 @@ class Runner:
         self._ready_until_s: float | None = None
         self._started_at = now()
         self._logged: set[str] = set()
-        self._connections_stamp: tuple[int, int] | None = None
+        self._kept_files = KeptFiles(workspace, ledger, monotonic)
 
     def run(self, stop: Stop, *, accept_clock: bool = False) -> None:
         """Works until it is asked to stop, then waits for what runs.
@@ -259,7 +258,8 @@ class Runner:
             self.supervisor.settle_ended,
             self._dry_runs.settle,
             self._take_changes,
-            self._keep_connections,
+            self._kept_files.keep_connections,
+            self._kept_files.keep_queries,
             self.requests.handle_waiting,
             self._plan,
             self._start_planned,
@@ -295,22 +295,6 @@ class Runner:
     def _plan(self, now: datetime) -> None:
         with suppress(ConfigError):  # the clock is wrong, as `problems` says; requests are carried out all the same
             self.planner.tick(now)
-
-    def _keep_connections(self, now: datetime) -> None:
-        """Stores what an editor or a copy made of connections.json as a version, as the registry does with jobs."""
-        try:
-            status = self._workspace.connections_file.stat()
-        except OSError:
-            return
-        stamp = (status.st_mtime_ns, status.st_size)
-        if stamp != self._connections_stamp:
-            keep_connections(
-                self._workspace,
-                self._ledger.connections_versions,
-                read_stored(self._workspace.connections_file).text,
-                now,
-            )
-            self._connections_stamp = stamp
 
     def _take_changes(self, now: datetime) -> None:
         self._changes |= self.registry.refresh()

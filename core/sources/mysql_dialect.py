@@ -21,6 +21,7 @@ from core.model.dialect import (
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
     SessionRules,
 )
@@ -82,6 +83,8 @@ def _readable_modes() -> str:
     return modes
 
 
+_MOMENT_TEXT, _MOMENT_BIND = "CAST(CAST({} AS datetime(6)) AS char(26))", "CAST({} AS datetime(6))"
+
 DIALECT = Dialect(
     name="mysql",
     title="MySQL",
@@ -142,6 +145,12 @@ DIALECT = Dialect(
         hash="MOD(CRC32({value}), {count})",
         sample="RAND() * 1000000 < {ppm}",
     ),
+    # The session is in UTC, so a TIMESTAMP has the text of that.
+    moments={
+        "date": MomentRules(_MOMENT_TEXT, _MOMENT_BIND),
+        "datetime": MomentRules(_MOMENT_TEXT, _MOMENT_BIND),
+        "datetime_tz": MomentRules(_MOMENT_TEXT, _MOMENT_BIND, is_aware=True),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(rf"SET {_ONE}(?: , {_ONE})*"),

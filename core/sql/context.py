@@ -6,12 +6,13 @@ certain: a bind in place of a name would be a syntax error at best, and `ORDER B
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.sql.lexer import Token
 
-__all__ = ["TokenContext", "token_contexts"]
+__all__ = ["TokenContext", "TokenContexts"]
 
 _VALUE_AFTER = frozenset(
     """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH
@@ -84,24 +85,51 @@ class TokenContext:
         return before in _VALUE_AFTER or (is_sign and before not in _NO_VALUE_BEHIND)
 
 
-def token_contexts(tokens: Sequence[Token]) -> list[TokenContext]:
-    """Returns the context of each token, blanks included."""
-    texts = [token.upper for token in tokens if token.is_significant]
-    padded = ["", "", "", "", *texts, ""]
-    found: list[TokenContext] = []
-    stack = [("", "", 0)]
-    seen = 0
-    for token in tokens:
-        opener, clause, opened = stack[-1]
-        after = padded[seen + 5] if seen < len(texts) else ""
-        found.append(TokenContext((*padded[seen : seen + 4], after), opener, clause, seen - opened))
-        if not token.is_significant:
-            continue
-        if token.kind == "word" and token.upper in _CLAUSES:
-            stack[-1] = (opener, token.upper, opened)
-        if token.kind == "operator" and token.text == "(":
-            stack.append((padded[seen + 3], "", seen))
-        if token.kind == "operator" and token.text == ")" and len(stack) > 1:
-            stack.pop()
-        seen += 1
-    return found
+class TokenContexts:
+    """The contexts of the tokens of a statement, blanks included. Each is made when it is asked for.
+
+    A statement of 5 MB has a million tokens, and only those with parameters are asked for.
+
+    Args:
+        tokens: The statement.
+    """
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._tokens = tokens
+        self._significant: list[int] = []
+        """The indexes of the tokens that are neither blank nor comment."""
+        self._from: list[int] = [0]
+        """From which index on the parenthesis of the same place in `_inside` is the innermost one."""
+        self._inside: list[tuple[str, str, int]] = [("", "", 0)]
+        """Opener, clause, and the number of significant tokens before it."""
+        self._read()
+
+    def __getitem__(self, at: int) -> TokenContext:
+        """Returns the context of the token with that index."""
+        seen = bisect_left(self._significant, at)
+        opener, clause, opened = self._inside[bisect_right(self._from, at) - 1]
+        around = tuple(self._text(seen + offset) for offset in (-4, -3, -2, -1, 1))
+        return TokenContext(around, opener, clause, seen - opened)
+
+    def _text(self, place: int) -> str:
+        """Returns the text of a significant token in capitals; empty: there is none."""
+        return self._tokens[self._significant[place]].upper if 0 <= place < len(self._significant) else ""
+
+    def _read(self) -> None:
+        stack = [("", "", 0)]
+        significant = self._significant
+        for at, token in enumerate(self._tokens):
+            kind = token.kind
+            if kind in ("space", "comment"):
+                continue
+            significant.append(at)
+            if kind == "word" and (word := token.upper) in _CLAUSES:
+                stack[-1] = (stack[-1][0], word, stack[-1][2])
+            elif kind == "operator" and token.text == "(":
+                stack.append((self._text(len(significant) - 2), "", len(significant) - 1))
+            elif kind == "operator" and token.text == ")" and len(stack) > 1:
+                stack.pop()
+            else:
+                continue
+            self._from.append(at + 1)
+            self._inside.append(stack[-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
@@ -16,7 +16,16 @@ import msgspec
 
 from core.model.dialect import DOUBLE_QUOTED, Dialect, LexicalRules
 
-__all__ = ["ParameterRef", "RaiseSqlError", "Token", "TokenKind", "has_blank_reference", "lex", "position"]
+__all__ = [
+    "ParameterRef",
+    "RaiseSqlError",
+    "Token",
+    "TokenKind",
+    "has_blank_reference",
+    "lex",
+    "position",
+    "significant_tokens",
+]
 
 # kind       what it is
 # space      blanks and line ends
@@ -124,6 +133,9 @@ _SQL_SET = re.compile(r"SET(?:\s|/\*.*?\*/|--[^\n]*\n)+(?:TRANSACTION|ROLE|CONST
 _COMMAND_SIGNS = re.compile(r"@|!|\\|\.[A-Za-z]")
 
 _HEAD_WORDS = 6
+_PLAIN = re.compile(r"([ \t\r\n\f\v]+)|('[^'&\\]*'(?!'))|((?=[0-9])" + _NUMBER.pattern + r")|(,)")
+"""What a list of values consists of: the same in every dialect, without parameters and escapes."""
+_PLAIN_KINDS: tuple[TokenKind, ...] = ("space", "string", "number", "operator")
 
 
 def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Token]:
@@ -141,6 +153,11 @@ def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Toke
         defined: The parameters of the file, in capitals.
     """
     return list(_Lexer(text, dialect.lexical, defined))
+
+
+def significant_tokens(tokens: Sequence[Token]) -> list[Token]:
+    """Returns the tokens that are neither blanks nor comments."""
+    return [token for token in tokens if token.kind != "space" and token.kind != "comment"]
 
 
 def has_blank_reference(text: str) -> bool:
@@ -164,9 +181,18 @@ class _Lexer:
         """The first words of the statement so far; empty where a statement may begin."""
 
     def __iter__(self) -> Iterator[Token]:
-        while self._at < len(self._text):
+        text, size, at = self._text, len(self._text), 0
+        while at < size:
+            # A file of megabytes is a list of values, whose tokens are cut here in a third of the time of `_next`.
+            if len(self._head) == _HEAD_WORDS and (plain := _PLAIN.match(text, at)):
+                kind = _PLAIN_KINDS[(plain.lastindex or 1) - 1]
+                quotes = 1 if kind == "string" else 0
+                yield Token(kind, plain[0], at, quotes, quotes)
+                at = plain.end()
+                continue
+            self._at = at
             token = self._next()
-            self._at = token.end
+            at = token.start + len(token.text)
             self._follow(token)
             yield token
 

@@ -13,7 +13,7 @@ from core.errors import SqlError
 from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.sql.defines import Defines
-from core.sql.lexer import Token, has_blank_reference, lex, position
+from core.sql.lexer import Token, has_blank_reference, lex, position, significant_tokens
 from core.sql.query import ParsedQuery, Statement, without_select
 from core.sql.readonly_guard import statement_kind
 from core.sql.substitution import (
@@ -83,6 +83,8 @@ def _decode(content: bytes, file: Path | None) -> tuple[str, tuple[str, ...]]:
 
 _MISPLACED = re.compile(r"(?:DEF(?:I(?:NE?)?)?\s+\w+\s*=|SET\s+DEF(?:I(?:NE?)?)?\s+O)", re.IGNORECASE)
 _BEGINS_BIND = re.compile(r'[\w"]')
+_NOT_CHECKED = ("space", "string", "quoted", "number")
+"""Nothing is wrong with these tokens if they have an end."""
 _SET_WORDS = frozenset({"SET", "SELECT", "WITH"})
 
 
@@ -102,7 +104,8 @@ class _Parser:
         self._check_characters()
         tokens = lex(self._text, self._dialect)
         for token in tokens:
-            self._check_token(token)
+            if not token.closed or token.kind not in _NOT_CHECKED:
+                self._check_token(token)
         self._parameters = self._defined(tokens)
         if self._parameters and has_blank_reference(self._text):
             tokens = lex(self._text, self._dialect, self._parameters)
@@ -142,7 +145,7 @@ class _Parser:
         if not token.closed:
             kind = {"string": "literal", "quoted": "quoted identifier"}.get(token.kind, token.kind)
             self.fail(token.start, f"the {kind} that begins here has no end", remedy="close it")
-        if token.kind in ("word", "operator"):
+        if token.kind in ("word", "operator") and not (token.text.isascii() and token.text.isprintable()):
             self._check_letters(token)
         touches_quote = token.kind == "word" and self._text.startswith("'", token.end)
         if touches_quote and self._dialect.lexical.finds_q_literals and token.upper.endswith("Q"):
@@ -181,14 +184,14 @@ class _Parser:
                     self.fail(token.start, "GO with a number is not understood", remedy="write GO alone")
                 cuts.append([])
             elif token.kind != "command":
-                if self._begins_after_setting(cuts[-1], token):
+                if token.kind == "word" and self._begins_after_setting(cuts[-1], token):
                     cuts.append([])
                 cuts[-1].append(token)
         return [_trimmed(cut) for cut in cuts if any(token.is_significant for token in cut)]
 
     def _begins_after_setting(self, cut: Sequence[Token], token: Token) -> bool:
-        """Returns whether a SELECT or SET begins after a SET that has no semicolon: `SET NOCOUNT ON SELECT 1`."""
-        if not self._dialect.lexical.settings_end_alone or token.kind != "word" or token.upper not in _SET_WORDS:
+        """Returns whether a word is the SELECT or SET after a SET that has no semicolon: `SET NOCOUNT ON SELECT 1`."""
+        if not self._dialect.lexical.settings_end_alone or token.upper not in _SET_WORDS:
             return False
         first = next((t for t in cut if t.is_significant), None)
         return first is not None and first.upper == "SET"
@@ -220,11 +223,11 @@ class _Parser:
 
     def _check_foreign_binds(self, tokens: Sequence[Token]) -> None:
         """Refuses what the driver would take as a bind without a value."""
-        significant = [token for token in tokens if token.is_significant]
+        significant = significant_tokens(tokens)
         if significant[0].upper in ("CREATE", "ALTER"):
             return
         for before, token, after in zip([None, *significant], significant, [*significant[1:], None], strict=False):
-            if token.kind != "operator" or not self._dialect.binds.foreign.fullmatch(token.text):
+            if token.kind != "operator" or token.text == "," or not self._dialect.binds.foreign.fullmatch(token.text):
                 continue
             if not self._reads_as_bind(before, token, after):
                 continue

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from core.model.dialect import Dialect, GuardRules, PackageCalls, StatementWords
-from core.sql.lexer import Token
+from core.sql.lexer import Token, significant_tokens
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -47,7 +47,7 @@ _MAIN_VERBS = frozenset({"SELECT", "VALUES", "TABLE", "INSERT", "UPDATE", "DELET
 
 def statement_kind(tokens: Sequence[Token], dialect: Dialect) -> StatementKind:
     """Returns what a statement is, by its words alone."""
-    significant = _significant(tokens)
+    significant = significant_tokens(tokens)
     words = _signature(significant[:4])
     if dialect.guard.begins_block.match(words):
         return "block"
@@ -84,10 +84,6 @@ def _paren(token: Token) -> int:
     return {"(": 1, ")": -1}.get(token.text, 0)
 
 
-def _significant(tokens: Sequence[Token]) -> list[Token]:
-    return [token for token in tokens if token.is_significant]
-
-
 def _signature(tokens: Sequence[Token]) -> str:
     """Returns a statement as one canonical line: words in capitals, literals as `'?'`, numbers as 0, identifiers as `"?"`."""
     shapes = {"string": "'?'", "number": "0", "quoted": '"?"'}
@@ -105,7 +101,7 @@ def refusal(tokens: Sequence[Token], dialect: Dialect) -> Refusal | None:
         tokens: One statement without its terminator; parameters are already literals, bind names or identifiers.
         dialect: Whose SQL it is.
     """
-    significant = _significant(tokens)
+    significant = significant_tokens(tokens)
     executed = next((t for t in tokens if t.kind == "comment" and dialect.guard.executed_comments.match(t.text)), None)
     if executed:
         return _comment_refusal(executed)
@@ -115,7 +111,7 @@ def refusal(tokens: Sequence[Token], dialect: Dialect) -> Refusal | None:
     if kind == "block":
         return _block_refusal(significant[0], dialect)
     tokens = _names_quoted(tokens, dialect)
-    significant = _significant(tokens)
+    significant = significant_tokens(tokens)
     found = _token_refusal(significant, dialect)
     if found:
         return found
@@ -190,7 +186,7 @@ def _names_quoted(tokens: Sequence[Token], dialect: Dialect) -> Sequence[Token]:
     unreserved = dialect.guard.unreserved
     if not any(token.kind == "word" and token.upper in unreserved for token in tokens):
         return tokens
-    significant = _significant(tokens)
+    significant = significant_tokens(tokens)
     has_set = _find_word(significant, "SET") is not None
     padded = [None, None, *significant, None]
     names = {

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.sql.context import TokenContext, token_contexts
+from core.sql.context import TokenContexts
 from core.sql.lexer import ParameterRef, RaiseSqlError, Token
 from core.sql.readonly_guard import parse_tree, statement_kind
 from core.sql.values import split
@@ -181,14 +181,19 @@ class _StatementParts:
         self._binds: dict[tuple[object, ...], Bind] = {}
 
     @cached_property
-    def _contexts(self) -> list[TokenContext]:
+    def _contexts(self) -> TokenContexts:
         """The context of each token; a statement without parameters needs none."""
-        return token_contexts(self._tokens)
+        return TokenContexts(self._tokens)
 
     def substitute(self) -> Substitution:
         parts: list[SqlPart] = []
         at = 0
         while at < len(self._tokens):
+            token = self._tokens[at]
+            if not token.references and token.kind != "word":
+                parts.append(token.text)
+                at += 1
+                continue
             taken, new = self._typed_literal(at) or (1, self._one(at))
             parts += self._in_list(at, taken, new)
             at += taken

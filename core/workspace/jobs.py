@@ -365,10 +365,6 @@ def _contradictions_of_incremental(job: Job) -> list[tuple[str, str, str]]:
             for key, value in only_times
             if value
         ]
-    if given.look_back_s and job.partitions is not None and job.partitions.count > 1:
-        found.append(
-            ("incremental.look_back_s", "a run that looks back is not split into parts", 'remove it, or "partitions"')
-        )
     if given.start is not None:
         try:
             cursor_text(str(given.start), given, "start")

@@ -325,7 +325,7 @@ def test_each_cluster_is_looked_at_and_its_state_kept(place):
 
 
 def test_a_runner_killed_in_the_middle_loses_no_fire_and_no_row(tmp_path, postgres, kafka):
-    story = live_through(tmp_path / "ws", postgres, kafka, times=3, rows=5_000, interval_s=3, seed=11)
+    story = live_through(tmp_path / "ws", postgres, kafka, times=3, rows=2_000, interval_s=3, seed=11)
     assert story.wrong == []
     assert story.kills == 3
     assert story.scheduled_times >= 4

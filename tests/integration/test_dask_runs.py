@@ -107,6 +107,20 @@ def test_a_run_on_dask_sends_what_a_run_here_sends(
     assert part_processes(place.rig) == []
 
 
+@pytest.mark.slow
+def test_parts_on_workers_leave_out_what_an_earlier_run_has_sent(place: DaskPlace) -> None:
+    place.rig.add_workers(2)
+    late = {"column": "at", "kind": "timestamp", "delay_s": 0, "look_back_s": 3600}
+    at = "timestamptz '2026-01-17 12:00:00+00' - (g % 50) * interval '1 second' as at"
+    place.set(f"select g as id, {at} from generate_series(1, 300) g", incremental=late)
+    assert place.run().acknowledged == 300
+    place.set(f"select g as id, {at} from generate_series(1, 310) g", incremental=late)  # ten late rows
+    run = place.run()
+    assert (run.verdict, run.acknowledged, len(run.parts)) == ("complete", 10, 3), run
+    assert (len(place.ids()), place.ids().total()) == (310, 310)
+    assert place.left() == []
+
+
 @pytest.mark.parametrize(
     "point",
     sweep(

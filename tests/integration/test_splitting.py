@@ -269,7 +269,7 @@ SQLSERVER_COLUMNS = {
 
 @pytest.mark.parametrize(
     "expression",
-    sweep(SQLSERVER_COLUMNS.values(), always=[SQLSERVER_COLUMNS["huge"], SQLSERVER_COLUMNS["datetime2"]]),
+    sweep(SQLSERVER_COLUMNS.values(), always=[SQLSERVER_COLUMNS["huge"]]),
     ids=SQLSERVER_COLUMNS.keys(),
 )
 def test_sqlserver_ranges(sqlserver: SqlServerRig, expression: str) -> None:

@@ -9,10 +9,14 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from core.admin.group_offsets import GroupInUse, NoSuchGroup, plan_reset, reset_offsets
 from core.admin.topic_messages import MessageQuery, browse, consumer_groups, message_at
+from core.admin.topic_tail import TopicTail
+from core.kafka.group_offsets import GroupIsRead, GroupOffsets
 from core.kafka.schema_registry import RegistryClient
 from core.model.connection import Cluster, SchemaRegistry
 from core.model.schema import Schema
+from core.records.ledger import Ledger
 from core.records.rights import local_caller
 from tests.rigs.waiting import until
 
@@ -36,7 +40,8 @@ def values(cluster, topic, **asked):
 
 
 def group_names(kafka):
-    listed = AdminClient({"bootstrap.servers": kafka.plaintext}).list_consumer_groups().result(30)
+    admin = AdminClient({"bootstrap.servers": kafka.plaintext})  # its answers never come once it is collected
+    listed = admin.list_consumer_groups().result(30)
     return {group.group_id for group in listed.valid}
 
 
@@ -96,6 +101,90 @@ def test_groups_have_lag_and_members_and_nothing_of_ours_is_among_them(kafka, cl
     assert [(part.committed, part.lag) for part in behind.partitions] == [(3, 2), (None, None)]
     assert (never.lag, never.never_committed, never.state) == (None, True, "stable")
     assert [(m.client_id, m.partitions) for m in never.members] == [("one of ours", (0, 1))]
+
+
+def test_a_followed_topic_shows_what_a_transaction_has_committed_and_nothing_before(kafka, cluster):
+    topic = kafka.create_topic(partitions=1)
+    send(kafka, topic, "before")
+    with TopicTail(cluster, topic, MessageQuery(), caller=ME) as tail:
+        producer = Producer({"bootstrap.servers": kafka.plaintext, "transactional.id": f"tail-{topic}"})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        producer.produce(topic, "in a transaction", partition=0)
+        producer.flush(30)
+        assert tail.turn().messages == ()
+        producer.commit_transaction(30)
+        found = []
+        until(lambda: found.extend(m.value.text for m in tail.turn().messages) or found, "it is committed")
+        assert found == ["in a transaction"]
+        assert tail.turn().messages == ()
+
+
+@pytest.fixture
+def group(kafka):
+    """A topic with six messages, of which a group has read four."""
+    topic = kafka.create_topic(partitions=2)
+    begin = datetime(2026, 1, 17, 2, 0, tzinfo=UTC)
+    for n in range(6):
+        send(kafka, topic, f"v{n}", partition=n % 2, timestamp=int((begin + timedelta(minutes=n)).timestamp() * 1000))
+    name = f"reset-{topic}"
+    consumer = Consumer({"bootstrap.servers": kafka.plaintext, "group.id": name, "enable.auto.commit": False})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 3), TopicPartition(topic, 1, 1)], asynchronous=False)
+    consumer.close()
+    return topic, name
+
+
+def test_a_plan_says_what_a_reset_changes(cluster, group):
+    for to, partitions, offsets, again, left_out in (
+        ("earliest", (), {0: (3, 0), 1: (1, 0)}, 4, 0),
+        ("latest", (), {0: (3, 3), 1: (1, 3)}, 0, 2),
+        ("2026-01-17T03:02", (), {0: (3, 1), 1: (1, 1)}, 2, 0),
+        ("2", (), {0: (3, 2), 1: (1, 2)}, 1, 1),
+        ("4711", (1,), {1: (1, 3)}, 0, 2),
+        ("2030-01-01", (1,), {1: (1, 3)}, 0, 2),
+    ):
+        plan = plan_reset(cluster, *group, to, timezone="Europe/Rome", partitions=partitions)
+        assert {part.partition: (part.before, part.after) for part in plan.partitions} == offsets, to
+        assert (plan.again, plan.left_out) == (again, left_out), to
+
+
+def test_offsets_are_reset_as_planned_and_audited_once(cluster, group, tmp_path):
+    topic, name = group
+    plan = plan_reset(cluster, topic, name, "2", timezone="UTC")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        reset_offsets(ledger, cluster, plan, caller=ME, now=datetime.now(UTC))
+        (found,) = [one for one in consumer_groups(cluster, topic).groups if one.name == name]
+        assert [part.committed for part in found.partitions] == [2, 2]
+        with pytest.raises(GroupInUse, match="committed other offsets since"):
+            reset_offsets(ledger, cluster, plan, caller=ME, now=datetime.now(UTC))
+        same = plan_reset(cluster, topic, name, "2", timezone="UTC")
+        assert reset_offsets(ledger, cluster, same, caller=ME, now=datetime.now(UTC)).changed == ()
+        (line,) = ledger.audit.entries()
+    assert (line.action, line.object) == ("reset offsets", f"group {name} of topic {topic}")
+    assert (line.before, line.after) == ({"0": 3, "1": 1}, {"to": "2", "0": 2, "1": 2})
+
+
+def test_a_group_with_members_is_not_reset_nor_is_one_that_is_not_there(kafka, cluster, group, tmp_path):
+    topic, name = group
+    plan = plan_reset(cluster, topic, name, "earliest", timezone="UTC")
+    member = Consumer({"bootstrap.servers": kafka.plaintext, "group.id": name, "client.id": "billing-1"})
+    try:
+        member.subscribe([topic])
+        until(lambda: member.poll(0.1) is not None, "it reads")
+        with pytest.raises(GroupInUse) as caught:
+            plan_reset(cluster, topic, name, "earliest", timezone="UTC")
+        assert caught.value.why == "its member is billing-1"
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            with pytest.raises(GroupInUse, match="is in use"):
+                reset_offsets(ledger, cluster, plan, caller=ME, now=datetime.now(UTC))
+            assert ledger.audit.entries() == []
+        offsets = GroupOffsets(cluster, name, topic)
+        with pytest.raises(GroupIsRead):  # the broker itself refuses, where a consumer joins in the last moment
+            offsets.set({0: 0})
+    finally:
+        member.close()
+    with pytest.raises(NoSuchGroup, match="no consumer group nobody"):
+        plan_reset(cluster, topic, "nobody", "earliest", timezone="UTC")
 
 
 def test_a_value_with_a_schema_is_decoded(kafka, cluster, registry):

@@ -100,6 +100,25 @@ def test_one_message_of_another_content_is_found_with_its_key(place: Place, kafk
     assert found.listed == (VerificationProblem("other_content", 0, 1500, "k1500"),)
 
 
+def test_a_key_in_json_that_is_another_one_is_found(place: Place, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1)
+    place.make(kafka, topic, rows=300, cluster=UNKNOWING, key_format="json")
+    run = place.run()
+
+    def with_another_key(messages: list[Message | None]) -> Sequence[Message | None]:
+        changed = messages[150]
+        assert changed is not None
+        assert changed.key() == b'"k150"'
+        changed.set_key(b'"k15"')
+        return messages
+
+    assert verified(place, run).answer == "complete"
+    written_again(kafka, topic, with_another_key)
+    found = verified(place, run)
+    assert (found.answer, found.other_content, found.found) == ("other_content", 1, 299)
+    assert found.listed == (VerificationProblem("other_content", 0, 150, "k150"),)
+
+
 def test_two_messages_that_changed_places_are_found(place: Place, kafka: KafkaRig):
     topic = kafka.create_topic(partitions=1)
     place.make(kafka, topic, rows=ROWS, cluster=UNKNOWING)

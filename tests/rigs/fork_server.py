@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 AT_THE_START = ("PYTHON", "LC_", "LANG", "TZ", "TMPDIR", "LD_", "TERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 """Beginnings of variables that Python and libraries read when they start."""
 PRELOADED = (
+    "core.cli.leaving",
     *("core.cli." + name for name in ("run", "schedule", "history", "inspect", "alerts")),
     "core.app",
     "core.run.execute",

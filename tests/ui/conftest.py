@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from core.model.run import Run
@@ -38,7 +40,12 @@ ROWS = (
     "SELECT CASE WHEN g % 100 = 0 THEN NULL ELSE lpad((572680000000 + g)::text, 12, '0') END AS barcode, g AS n, "
     f"'{SLY}' AS note FROM generate_series(1, 500) AS g"
 )
+PATIENCE_MS = 90_000
+"""For what a browser waits: on a busy machine with few cores a view of charts takes half a minute."""
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+
+# Each AppTest reads what every installed package says about itself, for half a second of a processor.
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 # ── workspaces ────────────────────────────────────────────────────────────────────────────────
@@ -248,10 +255,11 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60)
 def browser() -> Iterator[Browser]:
     """A headless chromium."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ImportError as error:
         raise RigMissing("browser", f"playwright is not installed: {error}") from None
     program = chromium()
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield started
@@ -280,7 +288,7 @@ class Visit:
     def chart(self, number: int = 0) -> dict[str, float]:
         """Where the inside of a chart is, once the view does not move any more."""
         plot = self.page.locator(".js-plotly-plot .nsewdrag").nth(number)
-        plot.wait_for(timeout=20_000)
+        plot.wait_for()
         plot.scroll_into_view_if_needed()
         box, before = plot.bounding_box(), None
         while box != before:
@@ -291,10 +299,10 @@ class Visit:
 
     def heading(self, text: str) -> None:
         """Waits until a view with that heading is drawn."""
-        self.page.get_by_role("heading", name=text).first.wait_for(timeout=20_000)
+        self.page.get_by_role("heading", name=text).first.wait_for()
 
     def has(self, text: str | re.Pattern[str]) -> None:
-        self.page.get_by_text(text).first.wait_for(timeout=20_000)
+        self.page.get_by_text(text).first.wait_for()
 
 
 @pytest.fixture
@@ -305,6 +313,7 @@ def visit(browser) -> Iterator[Callable[..., Visit]]:
     def open_(url: str, **options: Any) -> Visit:
         context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1400, "height": 1000}, **options})
         contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
         made = Visit(context.new_page())
         made.page.on("pageerror", lambda error: made.troubles.append(str(error)))
         made.page.on("dialog", lambda dialog: (made.troubles.append(f"dialog {dialog.message}"), dialog.dismiss()))

@@ -14,17 +14,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.kills import start_runner, stop_runner
 from core.admin.actions import roll_up_sends
+from core.admin.alert_rules import change_rules
 from core.admin.alerts import silence
 from core.admin.demo import SLUG, make_demo
-from core.admin.edit_jobs import delete_job
+from core.admin.edit_jobs import delete_job, replace_job
 from core.admin.edit_queries import delete_query, query_names
+from core.admin.topic_messages import consumer_groups
+from core.admin.versions import restore_version
 from core.app import App
 from core.clock import iso_utc
 from core.errors import AccessRefused, AlreadySent, PsttError
@@ -64,6 +69,7 @@ from tests.rigs.workspace import ROOT, environment, run_command
 from tests.ui.rest import PASSWORD, audit, bearer, client, token
 from tests.unit.test_ledger import a_plan
 from ui import access, changes, data, file_changes
+from ui.data.messages import cluster_of, group_plan
 
 JOBS = "/api/scheduler/scheduling"
 BACKFILLS = "/api/scheduler/backfills"
@@ -94,9 +100,12 @@ class Place:
     monkeypatch: pytest.MonkeyPatch
     role: Role = "operator"
     scope: TokenScope = "admin"
+    kafka: Callable[[], Any] = field(kw_only=True)
+    """Starts the brokers of the session, or skips the test."""
     opened: ExitStack = field(default_factory=ExitStack)
     """What a case has started: a runner, a mail server."""
     mails: MailRig | None = None
+    topic: str = ""
 
     @property
     def workspace(self) -> Workspace:
@@ -136,7 +145,7 @@ class Place:
 
 
 @pytest.fixture
-def make_place(demo, tmp_path, monkeypatch) -> Iterator[Callable[[str, Role], Place]]:
+def make_place(demo, tmp_path, monkeypatch, request) -> Iterator[Callable[[str, Role], Place]]:
     with ExitStack() as stack:
         stack.callback(data.clear_caches)
 
@@ -144,7 +153,8 @@ def make_place(demo, tmp_path, monkeypatch) -> Iterator[Callable[[str, Role], Pl
             folder = tmp_path / name
             shutil.copytree(demo, folder)
             monkeypatch.setenv("PSTT_WORKSPACE", str(folder))
-            made = Place(folder, monkeypatch, role, opened=stack)
+            kafka = partial(request.getfixturevalue, "kafka")
+            made = Place(folder, monkeypatch, role, opened=stack, kafka=kafka)
             made.as_visitor()
             return made
 
@@ -201,6 +211,22 @@ def a_cancelled_backfill(place: Place) -> str:
     number = a_backfill(place)
     place.ledger(lambda ledger: cancel_backfill(ledger, int(number), caller=caller("test"), now=datetime.now(UTC)))
     return number
+
+
+def a_changed_job(place: Place) -> str:
+    """Returns the number of the version before."""
+    file = read_job_file(place.workspace, SLUG)
+    place.ledger(
+        lambda ledger: replace_job(
+            place.workspace,
+            ledger,
+            replace(file.job, name="Changed"),
+            seen_sha256=None,
+            caller=caller("test"),
+            now=clock(),
+        )
+    )
+    return str(len(place.ledger(lambda ledger: ledger.job_versions.of_job(SLUG))) - 1)
 
 
 def a_deleted_query(place: Place) -> str:
@@ -311,6 +337,28 @@ def a_token(place: Place) -> str:
     return token_.token_id
 
 
+GROUP = "billing"
+
+
+def a_group_that_has_read(place: Place) -> str:
+    """Returns a topic on real brokers, of which a group has read two messages of three: mock brokers list no groups."""
+    kafka = place.kafka()
+    topic = kafka.create_topic(partitions=1)
+    file = place.workspace.connections_file
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["kafka_connections"]["real"] = {"name": "real", "bootstrap_servers": kafka.plaintext}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    producer = Producer({"bootstrap.servers": kafka.plaintext})
+    for n in range(3):
+        producer.produce(topic, str(n), partition=0)
+    assert producer.flush(30) == 0
+    consumer = Consumer({"bootstrap.servers": kafka.plaintext, "group.id": GROUP})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
+    consumer.close()
+    place.topic = topic
+    return str(topic)
+
+
 # ── what an action changes ────────────────────────────────────────────────────────────────────
 
 
@@ -331,6 +379,15 @@ def runs(place: Place) -> list[tuple[str, int]]:
 def watermark(place: Place) -> tuple[str, str, int] | None:
     found = place.ledger(lambda ledger: ledger.watermarks.get(SLUG))
     return (found.value, found.why, found.version) if found else None
+
+
+def sent_from(place: Place) -> list[Any]:
+    return [watermark(place), *newest_request(place)]
+
+
+def committed(place: Place) -> list[tuple[int | None, ...]]:
+    found = consumer_groups(cluster_of("real"), place.topic).groups
+    return [tuple(part.committed for part in group.partitions) for group in found if group.name == GROUP]
 
 
 def running(place: Place) -> list[tuple[str, bool]]:
@@ -574,6 +631,10 @@ CASES = [
          cli=lambda p, _: p.cli("watermark", SLUG, "--set", "5", "--why", "again"),
          rest=lambda p, _: p.rest("PUT", f"{JOBS}/{SLUG}/watermark", {"value": "5", "why": "again"}),
          page=lambda p, _: changes.set_watermark(SLUG, "5", "again")),
+    Case("watermark", ("watermark", f"job {SLUG}"), sent_from, an_incremental_job, about="and a run, by a backfill",
+         cli=lambda p, _: p.cli("backfill", SLUG, "--from-value", "5", "--why", "again"),
+         rest=lambda p, _: p.rest("POST", BACKFILLS, {"job": SLUG, "from_value": "5", "why": "again"}),
+         page=lambda p, _: changes.backfill_from(SLUG, "5", "again")),
     Case("send", ("send", "topic by-hand"), sends,
          cli=lambda p, _: p.cli("send", "by-hand", "k", "v"),
          rest=lambda p, _: p.rest("POST", "/api/kafka/send", {"topic": "by-hand", "key": "k", "value": "v"}),
@@ -609,6 +670,12 @@ CASES = [
     Case("change", ("change", f"job {SLUG}"), job_name(SLUG),
          rest=lambda p, _: p.rest("PUT", f"{JOBS}/{SLUG}", save(p, name="Another name"), etag(p)),
          page=lambda p, _: revise(p)),
+    Case("change", ("change", f"job {SLUG}"), job_name(SLUG), a_changed_job, about="back to a version",
+         cli=lambda p, number: p.cli("versions", "job", SLUG, "--restore", number),
+         rest=lambda p, number: p.rest(
+             "POST", f"/api/files/versions/{number}/restore?kind=job&name={SLUG}", headers=etag(p)),
+         core=in_core(lambda app, by: restore_version(
+             app, "job", SLUG, 1, seen_sha256=None, caller=by, now=clock()))),
     Case("delete", ("delete", f"job {SLUG}"), job_name(SLUG),
          rest=lambda p, _: p.rest("DELETE", f"{JOBS}/{SLUG}", headers=etag(p)),
          page=lambda p, _: changes.delete_job(SLUG, read_job_file(p.workspace, SLUG).sha256)),
@@ -632,8 +699,18 @@ CASES = [
          page=lambda p, _: file_changes.restore("cluster", "gone")),
     Case("connections", ("change", "connection A00"), text_of("connections.json"),
          page=lambda p, _: save_connections(p)),
+    Case("reset offsets", ("reset offsets", f"group {GROUP} of topic {{subject}}"), committed, a_group_that_has_read,
+         cli=lambda p, topic: p.cli("groups", "reset", topic, GROUP, "--to", "earliest", "--yes", "--cluster", "real"),
+         rest=lambda p, topic: p.rest(
+             "POST", f"/api/kafka/topics/{topic}/groups/reset?cluster=real", {"group": GROUP, "to": "earliest"}),
+         page=lambda p, topic: changes.reset_group("real", group_plan("real", topic, GROUP, "earliest"))),
     Case("alerts", ("change", "alert rules"), text_of("alerts.json"),
          cli=lambda p, _: p.cli("alerts", "init"), page=lambda p, _: save_alerts(p)),
+    Case("alerts", ("change", "alert rules"), text_of("alerts.json"), about="one rule",
+         cli=lambda p, _: p.cli("alerts", "rules", "--set", "error_rate.threshold_percent=5"),
+         rest=lambda p, _: p.rest("PUT", f"{ALERTS}/rules/error_rate", {"threshold_percent": 5}, ANY),
+         core=lambda p, by: p.ledger(lambda ledger: change_rules(
+             p.workspace, ledger, {"error_rate": {"threshold_percent": 5}}, caller=by, now=clock()))),
     Case("settings", ("change", "setting PSTT_WORKERS"), text_of(".env"),
          cli=lambda p, _: p.cli("config", "--set", "PSTT_WORKERS=8"),
          page=lambda p, _: changes.change_setting("PSTT_WORKERS", "8")),
@@ -804,6 +881,11 @@ WRONG = {
         lambda p: p.cli("alerts", "test", "--channel", "pager"),
         lambda p: p.rest("POST", f"{ALERTS}/test", {"channel": "pager"}),
         lambda p: changes.send_test("pager"),
+    ),
+    "a value that is no number": (
+        lambda p: [an_incremental_job(p), p.cli("backfill", SLUG, "--from-value", "2026-01-05", "--why", "again")],
+        lambda p: p.rest("POST", BACKFILLS, {"job": SLUG, "from_value": "2026-01-05", "why": "again"}),
+        lambda p: changes.backfill_from(SLUG, "2026-01-05", "again"),
     ),
     "a range that is still to come": (
         lambda p: p.cli("backfill", SLUG, "--from", str(TOMORROW), "--to", str(TOMORROW)),

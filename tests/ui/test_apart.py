@@ -46,7 +46,7 @@ def not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("the SQL is read in this process")
 
-    for name in ("check_query", "load", "open_workspace"):
+    for name in ("checked_query", "load", "open_workspace", "check_job"):
         monkeypatch.setattr(apart, name, refuse)
 
 
@@ -72,6 +72,42 @@ def test_the_outline_of_a_large_file_has_its_parameters(folder: Path) -> None:
         whole = load(path, opened.connections.dialect(CONNECTION))
     found = apart.outline(folder, CONNECTION, path)
     assert (found.parameters, found.notes, found.sha256) == (whole.parameters, whole.notes, whole.sha256)
+
+
+@pytest.mark.usefixtures("not_here")
+def test_the_check_of_a_save_gives_the_outline_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "queries" / QUERY
+    apart.checked(folder, CONNECTION, path, LARGE + b")")
+    path.write_bytes(LARGE + b")")
+    monkeypatch.setattr(apart, "_apart", None)
+    assert [one.name for one in apart.outline(folder, CONNECTION, path).parameters] == ["DAY"]
+
+
+@pytest.mark.usefixtures("not_here")
+def test_a_job_is_checked_elsewhere_and_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(folder)
+    file = read_job_file(workspace, SLUG)
+    assert not apart.has_large_query(workspace, file.job)
+    (folder / "queries" / QUERY).write_bytes(LARGE + b") AND A = '&MISSING'")
+    assert apart.has_large_query(workspace, file.job)
+    assert any("MISSING" in one.text for one in apart.job_findings(workspace, file))
+    monkeypatch.setattr(apart, "_apart", None)
+    assert any("MISSING" in one.text for one in apart.job_findings(workspace, file))
+
+
+def test_the_messages_of_a_large_query_are_made_elsewhere_and_are_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = read_job_file(Workspace(folder), SLUG)
+    path = folder / "queries" / QUERY
+    path.write_bytes(path.read_bytes() + b"\n-- " + b"x" * apart.LARGE_BYTES)
+    with App.open(folder, {}, log=False) as opened:
+        plan = opened.plan(file.job, now=NOW, at=NOW)
+        here = opened.preview(plan, rows=2, timeout_s=30)
+    monkeypatch.setattr(apart, "open_workspace", None)
+    made, elsewhere = apart.preview(folder, SLUG, file.text, NOW, NOW, 2, 30.0)
+    assert (elsewhere.messages, elsewhere.warnings) == (here.messages, here.warnings)
+    assert (made.topic, made.query.values, made.query.steps) == (plan.topic, plan.query.values, ())
 
 
 @pytest.mark.usefixtures("not_here")

@@ -526,6 +526,24 @@ def test_a_broker_that_is_away_is_told_and_the_key_may_be_used_again(asked, fold
     assert asked.post("/api/kafka/send", json=message, headers={"Idempotency-Key": "k"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"from_value": "5", "why": "again"}, "is not incremental"),
+        ({"from_value": "5", "why": "again", "from": "2026-01-01"}, "`from` is for a range of days"),
+        ({"from_value": "5", "why": "again", "parallel": 2}, "`parallel` is for a range of days"),
+        ({"from": "2026-01-01", "to": "2026-01-02", "why": "again"}, "`why` goes with `from_value`"),
+        ({"from": "2026-01-01"}, "`to` is not a day"),
+        ({"from_value": ""}, "from_value"),
+        ({"from_value": 5}, "from_value"),
+    ],
+)
+def test_a_backfill_has_days_or_a_value(asked, body, text):
+    before = asked.get("/api/scheduler/backfills").json()["total"]
+    is_problem(asked.post("/api/scheduler/backfills", json={"job": SLUG, **body}), 422, text)
+    assert asked.get("/api/scheduler/backfills").json()["total"] == before
+
+
 # ── the document ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -533,14 +551,16 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
     document = asked.get("/api/openapi.json").json()
     assert set(document["paths"]) == {
         "/kafka/health", "/kafka/topics", "/kafka/metrics", "/kafka/metrics/summary", "/kafka/test", "/kafka/send",
-        "/kafka/topics/{topic}/messages", "/kafka/topics/{topic}/messages/{partition}/{offset}", "/kafka/topics/{topic}/groups",
+        "/kafka/topics/{topic}/messages", "/kafka/topics/{topic}/messages/{partition}/{offset}", "/kafka/topics/{topic}/groups", "/kafka/topics/{topic}/groups/reset",
         "/scheduler/scheduling", "/scheduler/scheduling/{id}", "/scheduler/scheduling/{id}/enable",
         "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/scheduling/{id}/watermark", "/scheduler/requests/{number}",
         "/scheduler/backfills", "/scheduler/backfills/{number}", "/scheduler/backfills/{number}/pause",
         "/scheduler/backfills/{number}/resume", "/scheduler/backfills/{number}/cancel", "/scheduler/backfills/{number}/retry",
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
         "/alerts", "/alerts/{number}/acknowledge", "/alerts/silences", "/alerts/silences/{number}", "/alerts/test", "/alerts/simulate",
+        "/alerts/rules", "/alerts/rules/{rule}",
         "/files/queries", "/files/query", "/files/query/rename", "/files/query/versions", "/files/deleted", "/files/restore",
+        "/files/versions", "/files/versions/{number}", "/files/versions/{number}/restore",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]
     named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))

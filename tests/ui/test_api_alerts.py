@@ -78,6 +78,54 @@ def test_an_alert_that_has_ended_is_not_acknowledged(asked, folder):
     is_problem(asked.post("/api/alerts/1/acknowledge"), 409, "has ended")
 
 
+RULES = "/api/alerts/rules"
+
+
+def test_a_rule_is_replaced_and_the_others_stay_as_they_are(asked, folder):
+    first = asked.get(RULES)
+    assert (len(first.json()["rules"]), first.json()["is_default"], first.headers["etag"]) == (8, True, '"default"')
+    body = {"threshold_percent": 5, "actions": ["mail"], "recipients": ["ops@example.com"]}
+    done = asked.put(f"{RULES}/error_rate", json=body, headers={"If-Match": first.headers["etag"]})
+    assert done.status_code == 200
+    by_name = {rule["rule"]: rule for rule in done.json()["rules"]}
+    assert by_name["error_rate"]["title"] == "error rate > 5 %"
+    assert by_name["error_rate"]["values"] == {**body, "enabled": True, "severity": "warning", "for_s": 60}
+    assert json.loads((folder / "alerts.json").read_text(encoding="utf-8")) == {"rules": {"error_rate": body}}
+    other = asked.put(f"{RULES}/job_failed", json={"threshold_failures": 3}, headers={"If-Match": done.headers["etag"]})
+    kept = {rule["rule"]: rule for rule in other.json()["rules"]}
+    assert (kept["error_rate"], kept["job_failed"]["values"]["threshold_failures"]) == (by_name["error_rate"], 3)
+    assert asked.get(RULES).headers["etag"] == other.headers["etag"] != done.headers["etag"]
+    is_problem(asked.put(f"{RULES}/job_late", json={}, headers={"If-Match": done.headers["etag"]}), 412, "was changed")
+    is_problem(asked.put(f"{RULES}/job_late", json={}), 428, "which version")
+
+
+@pytest.mark.parametrize(
+    ("rule", "body", "status", "words"),
+    [
+        ("error_rat", {}, 404, "there is no rule"),
+        ("error_rate", {"threshold_percent": 101}, 422, "threshold_percent"),
+        ("error_rate", {"threshold_ms": 5}, 422, "threshold_ms"),
+        ("error_rate", {"for_s": -1}, 422, "for_s"),
+        ("error_rate", {"actions": ["pager"]}, 422, "neither an action nor a channel"),
+        ("runner_memory", {"actions": ["disable_job"]}, 422, "about no job"),
+        ("error_rate", {"recipients": ["nobody"]}, 422, "e-mail"),
+        ("error_rate", {"severity": "high"}, 422, "severity"),
+        ("error_rate", {"treshold_percent": 5}, 422, "threshold_percent"),
+    ],
+)
+def test_a_wrong_rule_is_refused_and_nothing_is_written(asked, folder, rule, body, status, words):
+    answered = asked.put(f"{RULES}/{rule}", json=body, headers={"If-Match": "*"})
+    is_problem(answered, status, words)
+    assert "alerts.json" not in answered.json()["detail"]
+    assert not (folder / "alerts.json").exists()
+
+
+def test_a_file_of_rules_that_is_wrong_on_disk_is_a_conflict(asked, folder):
+    (folder / "alerts.json").write_text('{"rules": {"late": {}}}', encoding="utf-8")
+    is_problem(asked.get(RULES), 409, "alerts.json, line 1")
+    is_problem(asked.put(f"{RULES}/error_rate", json={}, headers={"If-Match": "*"}), 409, "late")
+
+
 def test_a_simulation_answers_for_every_rule_and_reads_the_file(asked, folder):
     rules = {"latency_p99": {"enabled": False}}
     (folder / "alerts.json").write_text(json.dumps({"rules": rules}), encoding="utf-8")

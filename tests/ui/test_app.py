@@ -189,9 +189,9 @@ def test_page_and_document_work_under_their_own_policy(address, visit):
     )
     seen.page.reload()
     seen.heading("Overview")
-    seen.page.locator(".js-plotly-plot").first.wait_for(timeout=20_000)
+    seen.page.locator(".js-plotly-plot").first.wait_for()
     seen.page.goto(f"{address}/api/docs")
-    seen.page.get_by_text("/scheduler/scheduling/{id}/run").first.wait_for(timeout=20_000)
+    seen.page.get_by_text("/scheduler/scheduling/{id}/run").first.wait_for()
     assert complaints == []
     assert seen.troubles == []
     assert {host.split(":")[0] for host in seen.hosts} <= {"127.0.0.1", ""}

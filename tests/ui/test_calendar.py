@@ -1,5 +1,6 @@
 """The calendar: which day is missing, and how it is sent again."""
 
+import json
 from datetime import timedelta
 
 from tests.ui.conftest import ZONE, cells, is_harmless, now, words
@@ -53,6 +54,28 @@ def test_sending_a_range_again_tells_how_many_messages_and_asks_the_runner(spoil
     assert request.args == {**days, "parallel": 1, "order": "oldest"}
     entry = spoilt.ledger(lambda ledger: ledger.audit.entries())[0]  # the runs of the fixture are audited too
     assert (entry.action, entry.object, entry.after["request"]) == ("backfill", "job export", request.request_id)
+
+
+def test_an_incremental_job_is_sent_again_from_a_value(spoilt, see):
+    file = spoilt.folder / "queries/export.job.json"
+    document = json.loads(file.read_text(encoding="utf-8")) | {"incremental": {"column": "id", "kind": "integer"}}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    app = see("calendar")
+    app.selectbox(key="calendar_range_job").select("export").run()
+    assert not [box for box in app.date_input if box.key == "calendar_range"]
+    app.text_input(key="calendar_export_why").set_value("a consumer has lost them").run()
+    app.text_input(key="calendar_export_value").set_value("x").run()
+    app.button(key="calendar_export_from_value").click().run()
+    assert "x is not a whole number" in words(app)
+    assert spoilt.requests() == []
+    app.text_input(key="calendar_export_value").set_value("5").run()
+    app.button(key="calendar_export_from_value").click().run()
+    assert not app.exception
+    (request,) = spoilt.requests()
+    assert (request.kind, request.job) == ("run", "export")
+    entry = spoilt.ledger(lambda ledger: ledger.audit.entries())[0]
+    after = {"value": "5", "why": "a consumer has lost them", "request": request.request_id}
+    assert (entry.action, entry.after) == ("watermark", after)
 
 
 def test_a_range_without_a_scheduled_time_is_a_problem_in_words(worked, see):

@@ -19,7 +19,7 @@ from tests.ui.conftest import Place, cells, metric, words
 from tests.unit.test_metrics_queries import spooled
 from ui import access, data
 from ui.components.attempt_bars import MOST_ATTEMPTS, attempts_data
-from ui.components.day_grid import Asked, Chosen, GridRow, asked_for, grid_data
+from ui.components.day_grid import Asked, Chosen, GridRow, asked_for, cells_of, grid_data
 from ui.components.round_axis import MOST_STEPS, round_steps
 from ui.data import files
 from ui.data.outcomes import outcomes_by_job
@@ -109,12 +109,10 @@ def both(place):
 def grid_of(place, chosen=None):
     days = [TODAY - timedelta(days=back) for back in (2, 1, 0)]
     rows = [
-        GridRow(
-            slug, slug.title(), f"job?job={slug}", {d: [o for o in found if o.day == d] for d in days}, slug == "write"
-        )
+        GridRow(slug, slug.title(), f"job?job={slug}", cells_of(found, days, data.now()), slug == "write")
         for slug, found in outcomes_by_job(60).items()
     ]
-    return grid_data(rows, days, TODAY, chosen, data.now())
+    return grid_data(rows, days, TODAY, chosen)
 
 
 def test_each_attempt_is_a_bar_with_its_colour_and_duration_and_file_jobs_are_in_the_grid(both):

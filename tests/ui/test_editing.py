@@ -212,6 +212,42 @@ def test_a_typed_connection_is_offered_again_without_its_password(place: Place) 
     assert app.selectbox(key="c_type").value == "postgresql"
 
 
+def test_a_typed_registry_is_offered_again_without_its_password(place: Place) -> None:
+    app = press(visit("connections"), "add_registry")
+    app.selectbox(key="c_registry_of").select_index(1).run()
+    app.text_input(key="c_url").input("https://registry.example.com").run()
+    app.selectbox(key="c_registry_login").set_value("basic").run()
+    app.text_input(key="c_username").input("pstt").run()
+    app.selectbox(key="c_secret_how").set_value("store it in a file for this account only").run()
+    app.text_input(key="c_secret_value").input(PASSWORD).run()
+    app.checkbox(key="c_auto_register").check().run()
+    of = app.selectbox(key="c_registry_of").value
+    app.run()
+    written = b"".join(path.read_bytes() for path in (place.folder / ".pstt").glob("edits.sqlite*"))
+    assert b"registry.example.com" in written
+    assert PASSWORD.encode() not in written
+    app = press(press(visit("connections"), "add_registry"), "draft_go_on")
+    assert (app.selectbox(key="c_registry_of").value, app.text_input(key="c_url").value) == (
+        of,
+        "https://registry.example.com",
+    )
+    assert (app.selectbox(key="c_registry_login").value, app.text_input(key="c_username").value) == ("basic", "pstt")
+    app = press(app, "c_save")
+    saved = json.loads(Workspace(place.folder).connections_file.read_text(encoding="utf-8"))["kafka_connections"][of]
+    assert saved["schema_registry"] == {
+        "url": "https://registry.example.com",
+        "username": "pstt",
+        "auto_register": False,
+    }
+    assert stored(place) == []
+    app = press(visit("connections"), f"edit_registry_{of}")
+    app.checkbox(key="c_auto_register").uncheck().run()
+    app.run()
+    app = press(press(visit("connections"), f"edit_registry_{of}"), "draft_go_on")
+    assert not app.checkbox(key="c_auto_register").value
+    assert app.text_input(key="c_username").value == "pstt"
+
+
 # ── SQL files, and what was deleted ───────────────────────────────────────────────────────────
 
 

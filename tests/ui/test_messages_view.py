@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import get_args
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from core.kafka.mock_cluster import resolved
 from core.model.connection import Cluster
@@ -15,7 +16,9 @@ from core.records.rights import Role
 from tests.ui.conftest import SLY, Place, cells, is_harmless, words
 from tests.ui.rest import bearer, client, token
 from ui import access, data
+from ui.data.failures import FailureMemory
 from ui.data.find import find_sends
+from ui.data.messages import failure_of, group_plan
 
 CLUSTER = Cluster("messages page", "", mock_brokers=1)
 TOPIC = "seen"
@@ -136,6 +139,93 @@ def test_only_operators_see_messages(place, see, monkeypatch, role):
         assert ("id59" in cells(app) or "key-59" in cells(app)) == (role != "viewer")
 
 
+def test_a_followed_topic_shows_what_comes_at_the_top_until_it_is_left(place, see, monkeypatch):
+    app = see("messages", topic="live", topic_where="n < 100")
+    producer = Producer({"bootstrap.servers": resolved(CLUSTER).bootstrap_servers})
+
+    def send(*numbers: int) -> None:
+        for n in numbers:
+            producer.produce("live", json.dumps({"n": n}), f"key-{n}", 0)
+        assert producer.flush(60) == 0
+
+    send(1)
+    app.button(key="topic_again").click().run()
+    app.toggle(key="topic_follow").set_value(True).run()
+    assert not app.exception
+    assert list(app.dataframe[0].value["Key"]) == ["key-1"]
+    send(2, 300, 3)
+    app.run()
+    assert list(app.dataframe[0].value["Key"]) == ["key-3", "key-2", "key-1"]
+    assert "2 new messages** · It looked through 3 messages" in words(app)
+    app.text_input(key="topic_key").set_value("key-2").run()
+    assert list(app.dataframe[0].value["Key"]) == ["key-2"]
+    app.toggle(key="topic_follow").set_value(False).run()
+    assert "These are all" in words(app)
+    monkeypatch.setattr("ui.views.messages.follow.LASTS", timedelta(0))
+    app.toggle(key="topic_follow").set_value(True).run()
+    assert "Following has stopped by itself" in words(app)
+    assert not app.toggle(key="topic_follow").value
+
+
+def test_a_field_that_no_message_has_is_said(place, see):
+    assert "None of these messages has **m**" in words(see("messages", topic=TOPIC, topic_where="m = 'X'"))
+    assert "the filter on the value is not valid" in words(see("messages", topic=TOPIC, topic_where="m ="))
+
+
+def test_a_cluster_that_does_not_answer_is_not_asked_again_until_the_button_is_used(place, see, monkeypatch):
+    monkeypatch.setattr("ui.data.messages._failures", FailureMemory(3_600, data.now))
+    file = place.folder / "connections.json"
+    there = file.read_text(encoding="utf-8")
+    document = json.loads(there)
+    document["kafka_connections"]["test"] = {"name": "away", "bootstrap_servers": "127.0.0.1:1"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    data.clear_caches()
+    app = see("messages")
+    assert "away" in words(app)
+    assert "it is asked again after 20 seconds" in words(app)
+    first = failure_of("test")
+    app.run()
+    see("messages", topic=TOPIC, cluster="test")
+    assert failure_of("test") is first is not None
+    file.write_text(there, encoding="utf-8")
+    app.run()
+    assert "away" in words(app)
+    app.button(key="try_again_test").click().run()
+    assert TOPIC in cells(app)
+    assert failure_of("test") is None
+
+
+def test_the_offsets_of_a_group_are_reset_after_what_changes_was_shown(empty, see, kafka, monkeypatch):
+    topic, group = kafka.create_topic(partitions=1), f"reset {SLY}"
+    cluster = {"name": "real", "bootstrap_servers": kafka.plaintext}
+    document = {"kafka_connections": {"real": cluster}, "default_environment": "real", "connections": []}
+    (empty.folder / "connections.json").write_text(json.dumps(document), encoding="utf-8")
+    data.clear_caches()
+    producer = Producer({"bootstrap.servers": kafka.plaintext})
+    for n in range(5):
+        producer.produce(topic, str(n), partition=0)
+    assert producer.flush(60) == 0
+    consumer = Consumer({"bootstrap.servers": kafka.plaintext, "group.id": group})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 3)], asynchronous=False)
+    consumer.close()
+    as_role(monkeypatch, "operator")
+    assert see("messages", topic=topic, part="groups").button(key="reset_group_0").disabled
+    as_role(monkeypatch, "admin")
+    app = see("messages", topic=topic, part="groups")
+    app.button(key="reset_group_0").click().run()
+    app.radio(key="reset_to").set_value("offset").run()
+    app.number_input(key="reset_offset").set_value(1).run()
+    app.button(key="reset_plan").click().run()
+    assert not app.exception
+    assert "2 messages are read again, 0 are left out" in words(app)
+    assert group_plan("real", topic, group, "1").again == 2
+    app.button(key="reset_do").click().run()
+    assert not app.exception
+    assert "4 messages behind" in words(app)
+    assert group_plan("real", topic, group, "1").changed == ()
+    assert is_harmless(app)
+
+
 # ── over REST ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -146,6 +236,9 @@ def test_rest_pages_through_a_topic_and_reads_one_message(place):
         assert asked.get(TOPICS, params={"search": "nothing"}).json()["total"] == 0
         first = asked.get(f"{TOPICS}/{TOPIC}/messages", params={"limit": 60, "value": '"note"'}).json()
         assert [m["key"] for m in first["messages"]] == [f"key-{n}" for n in range(59, -1, -1)]
+        found = asked.get(f"{TOPICS}/{TOPIC}/messages", params={"where": "n >= 58 AND m IS NULL"}).json()
+        assert [m["key"] for m in found["messages"]] == ["key-59", "key-58"]
+        assert (found["examined"], found["missing"]) == (64, ["m"])
         oldest = {"limit": 2, "order": "oldest", "partition": [0, 3], "from_offset": 0, "to_offset": 5}
         page = asked.get(f"{TOPICS}/{TOPIC}/messages", params=oldest).json()
         after = asked.get(f"{TOPICS}/{TOPIC}/messages", params=oldest | {"next": page["next"]}).json()
@@ -165,6 +258,7 @@ def test_rest_refuses_what_is_wrong_and_who_may_not(place):
             (f"{TOPIC}/messages", {"cluster": "nowhere"}, 404),
             (f"{TOPIC}/messages", {"partition": 9}, 422),
             (f"{TOPIC}/messages", {"next": "x"}, 422),
+            (f"{TOPIC}/messages", {"where": "n ="}, 422),
             (f"{TOPIC}/messages", {"limit": 501}, 422),
         ):
             assert asked.get(f"{TOPICS}/{path}", params=params).status_code == status, path

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock_time
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -17,9 +18,12 @@ from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words
 from ui import changes, data
+from ui.components import header
 from ui.data import overview
 from ui.data.outcomes import outcomes_by_job
+from ui.data.status import ClusterStatus, WorkspaceStatus
 from ui.formats import day
+from ui.language import in_language
 
 
 def test_its_numbers_are_those_of_the_command_line(worked, see):
@@ -214,6 +218,15 @@ def test_a_view_that_fails_shows_a_problem_and_no_traceback(worked, see, monkeyp
     assert not app.exception
     assert "this part of the page could not be shown" in words(app)
     assert "secret-detail" not in words(app)
+
+
+def test_the_frame_is_one_line_of_states_with_what_is_red_first():
+    at = now()
+    clusters = tuple(ClusterStatus(f"K{n}", n != 3, at - timedelta(minutes=4), at, "") for n in range(4))
+    status = WorkspaceStatus(Path("ws"), "", str(ZONE), clusters, None, ("one",), "", 0)
+    with in_language("en"):
+        shown = header._summary(status, at)
+    assert shown == "🔴 K3: Disconnected for 4 min · 🔴 Runner stopped · 🟢 clusters connected: 3 · 🔔 open alerts: 1"
 
 
 # ── the whole page ────────────────────────────────────────────────────────────────────────────

@@ -61,7 +61,7 @@ def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, 
     found: set[str] = set()
     for path in ("runs", f"runs?run={run.run_id}", "find?key=572680000123", ""):
         seen.page.goto(f"{address}/{path}")
-        seen.page.locator("[data-testid=stDataFrame] canvas").first.wait_for(timeout=30_000)
+        seen.page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
         drawn = all_drawn(seen.page)
         assert {text["text"] for text in drawn if text["isCut"] and NUMBER.fullmatch(text["text"])} == set()
         metrics = seen.page.get_by_test_id("stMetricValue").all()
@@ -75,7 +75,7 @@ def test_on_a_phone_a_row_is_a_card_with_every_value(large, address, visit):
     seen = visit("about:blank", viewport={"width": 390, "height": 900})
     for path, card in (("runs", "[data-testid=stRadioGroup] > div"), (f"runs?run={run.run_id}", ".pstt-card")):
         seen.page.goto(f"{address}/{path}")
-        seen.page.locator(card).first.wait_for(timeout=30_000)
+        seen.page.locator(card).first.wait_for()
         assert seen.page.get_by_test_id("stDataFrame").count() == 0
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
         cut = "e => e.scrollWidth > e.clientWidth + 1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.admin.demo import BARCODE, SLUG, make_demo
@@ -14,6 +15,8 @@ from core.errors import BrokerUnavailable
 from core.records.ledger import Outcome
 from tests.ui.conftest import Place, words
 from ui import data
+from ui.access import CurrentUser
+from ui.components import tour
 from ui.data.status import workspace_status
 from ui.data.tour import tour_stops
 
@@ -29,10 +32,13 @@ def demo(tmp_path, look_at) -> Place:
 
 
 def _tour_and_menu() -> None:
+    import streamlit as st
+
     from ui.components import tour
 
     tour.show()
     tour.offer()
+    st.session_state["cookie"] = tour.cookie()
 
 
 @pytest.fixture
@@ -59,6 +65,19 @@ def test_it_is_closed_and_comes_back_from_the_menu(app):
     assert labels(app) == ["Tour of the demo"]
     app.button[0].click().run()
     assert "1. All is well?" in words(app)
+
+
+def test_it_stays_closed_after_a_reload_for_who_closed_it_and_in_this_demo(app, monkeypatch):
+    app.button(key="tour-close").click().run()
+    (name, value), *others = app.session_state["cookie"].items()
+    assert (value, others) == ("closed", [])
+    monkeypatch.setattr(type(st.context), "cookies", {name: value})
+    again = AppTest.from_function(_tour_and_menu, default_timeout=60).run()
+    assert labels(again) == ["Tour of the demo"]
+    again.button[0].click().run()
+    assert again.session_state["cookie"] == {name: "open"}
+    monkeypatch.setattr(tour, "current_user", lambda: CurrentUser("another", "reader"))
+    assert labels(AppTest.from_function(_tour_and_menu, default_timeout=60).run()) == ["Close the tour"]
 
 
 def test_it_speaks_italian(demo, see):

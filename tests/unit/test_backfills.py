@@ -447,7 +447,7 @@ def test_a_range_that_is_empty_or_still_to_come_is_refused(daily, days):
 @pytest.mark.parametrize(("kind", "value"), [("timestamp", "2026-01-05"), ("integer", "VALUE")])
 def test_the_refusal_for_an_incremental_job_says_which_command_sends_its_rows_again(daily, kind, value):
     job = replace(daily.runner.registry.entries["daily"].job, incremental=Incremental("AT", kind))
-    with pytest.raises(ConfigError, match=f"watermark daily --set {value} --why TEXT --run"):
+    with pytest.raises(ConfigError, match=f"backfill daily --from-value {value} --why TEXT"):
         backfill(daily.ledger, job, *DAYS, caller=ANNA, now=daily.clock())
     assert reports(daily.ledger) == []
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from core.admin.edit_settings import MACHINE_SETTINGS, change_setting, is_editable, setting_meanings
+from core.admin.edit_settings import (
+    MACHINE_SETTINGS,
+    change_default_environment,
+    change_setting,
+    is_editable,
+    setting_meanings,
+)
+from core.cli.main import app
 from core.errors import AccessRefused, ConfigError
 from core.records.ledger import Ledger
 from core.records.rights import local_caller, system_caller
@@ -127,3 +137,26 @@ def test_any_value_comes_back_as_it_was(place: Workspace, ledger: Ledger, value:
     change(place, ledger, "KAFKA_DEFAULT_TOPIC", value)
     assert read_env_file(place.env_file)["KAFKA_DEFAULT_TOPIC"][0] == value
     assert read_env_file(place.env_file)["DB_PASSWORD"][0] == "a # b"
+
+
+def test_the_default_environment_is_a_setting_of_connections_json(place: Workspace, ledger: Ledger) -> None:
+    file = place.connections_file
+    clusters = {"kafka_connections": {"a": {"bootstrap_servers": "a:9"}, "b": {"bootstrap_servers": "b:9"}}}
+    file.write_text(json.dumps(clusters), encoding="utf-8")
+
+    def config(*words: str) -> Any:
+        given = ["config", *words, "--workspace", str(place.root), "--json"]
+        return json.loads(CliRunner().invoke(app, given, catch_exceptions=False).stdout)
+
+    assert config("--set", "default_environment=b")["answer"].startswith(
+        "default_environment is written into connections.json; the next run"
+    )
+    assert json.loads(file.read_text(encoding="utf-8")) == {"default_environment": "b", **clusters}
+    (entry,) = ledger.audit.entries()
+    assert (entry.action, entry.object) == ("change", "default_environment")
+    with pytest.raises(ConfigError, match="is not among kafka_connections"):
+        config("--set", "default_environment=c")
+    with pytest.raises(AccessRefused):
+        change_default_environment(place, ledger, "a", {}, caller=system_caller("rule"), now=NOW)
+    config("--unset", "default_environment")
+    assert json.loads(file.read_text(encoding="utf-8")) == clusters

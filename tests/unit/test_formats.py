@@ -17,9 +17,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
+from core.errors import ConfigError, RegistryUnavailable
 from core.message.decoding import is_same_key, readable
 from core.message.envelope import Encoded, Envelope
+from core.message.key_comparison import NOT_COMPARED, KeyComparison
 from core.message.protobuf_schema import ProtoMessage, parse_proto
 from core.message.value_formats import Formats
 from core.model.job import CloudEvents, Job, KafkaConfig, SchemaOptions
@@ -481,6 +482,87 @@ def test_a_key_of_two_columns_is_a_record_or_an_object() -> None:
         assert encode(COLUMNS[:2], rows, replace(job, key_format=key_format))[1].keys == [expected, None]
     _, encoded, envelope = encode(COLUMNS[:2], rows, replace(job, key_format="protobuf"))
     assert encoded.keys[0] == b"\0\0\0\0\2\0\x0a\1k\x10\5"
+
+
+KEYS = [column.name for column in COLUMNS if column.kind not in ("array", "json")]
+NINE = "2026-01-16 11:50:32.6650"
+
+
+@pytest.mark.parametrize("key_format", ["json", "avro", "protobuf", "json_schema"])
+@pytest.mark.parametrize(
+    "names", [*[(name,) for name in KEYS], ("BARCODE", "PRICE", "ARRIVED", "DONE"), ("FREE", "SEEN")]
+)
+def test_a_key_of_any_type_is_compared_with_the_text_of_its_send(names: tuple[str, ...], key_format: str) -> None:
+    given = replace(KEY, message_key_field=names if len(names) > 1 else names[0])
+    job = replace(JOB, kafka_config=given, key_format=key_format, value_format="json", on_null_key="send")
+    other = (
+        "a|b",
+        7,
+        "12.05",
+        "3",
+        1e16,
+        "2026-01-17",
+        "1999-01-01 00:00:00",
+        NINE + "+02",
+        False,
+        b"x",
+        None,
+        [],
+        "PT1S",
+    )
+    schemas = ListedSchemas()
+    _, encoded, _ = encode(COLUMNS, [ROW, other], job, Formats("traces", schemas))
+    keys = KeyComparison(job, schemas.schema)
+    found = [keys.of_topic(raw) for raw in encoded.keys]
+    assert encoded.rejects == []
+    assert found == [keys.of_spool(text) for text in encoded.readable_keys]
+    assert found[0] != found[1]
+    assert NOT_COMPARED not in found
+    assert (keys.problem, keys.of_topic(None)) == ("", None)
+
+
+def test_a_key_that_is_not_what_was_sent_is_told_from_one_that_cannot_be_read() -> None:
+    job, schemas = replace(JOB, key_format="avro", value_format="json"), ListedSchemas()
+    _, encoded, _ = encode(COLUMNS[:2], [("k1", 1)], job, Formats("traces", schemas))
+    sent, raw = b"k1", encoded.keys[0]
+    assert raw is not None
+    keys = KeyComparison(job, schemas.schema)
+    assert keys.of_topic(raw) == keys.of_spool(sent)
+    for other in (raw[:-1] + b"2", raw + b"x", raw[:-1], b"k1", b"", raw[:4] + b"\x63" + raw[5:]):
+        assert keys.of_topic(other) not in (keys.of_spool(sent), NOT_COMPARED)
+    assert not keys.is_blind  # one key was decoded, so that the unknown schema is another producer's
+
+    def away(schema_id: int) -> Schema:
+        raise RegistryUnavailable("the registry does not answer")
+
+    for lookup in (None, away):
+        blind = KeyComparison(job, lookup)
+        blind.of_topic(raw)
+        assert blind.is_blind
+    uuid = Schema("AVRO", '{"type": "string", "logicalType": "uuid"}')
+    unknown = KeyComparison(job, lambda _: uuid)
+    unknown.of_topic(raw)
+    assert unknown.is_blind
+
+
+def test_the_columns_of_a_key_are_found_by_name_in_a_schema_that_was_given() -> None:
+    two = replace(KEY, message_key_field=("BARCODE", "COUNT"))
+    job = replace(JOB, kafka_config=two, key_format="avro", value_format="json")
+    schema = {
+        "type": "record",
+        "name": "key",
+        "fields": [
+            {"name": "Count", "type": "int"},
+            {"name": "more", "type": "string", "default": "x"},
+            {"name": "BARCODE", "type": "string"},
+        ],
+    }
+    schemas = ListedSchemas()
+    formats = Formats("traces", schemas, key_schema=json.dumps(schema))
+    _, encoded, _ = encode(COLUMNS[:2], [("a|b", 5)], job, formats)
+    keys = KeyComparison(job, schemas.schema)
+    assert encoded.readable_keys == [b"a|b|5"]
+    assert keys.of_topic(encoded.keys[0]) == keys.of_spool(b"a|b|5") == b"a|b|5"
 
 
 def test_a_plain_json_key_is_the_value_of_its_column() -> None:

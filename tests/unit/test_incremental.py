@@ -14,17 +14,20 @@ from typing import Any
 
 import pytest
 
-from core.admin.watermarks import set_watermark
 from core.app import App
 from core.errors import AccessRefused, BrokerUnavailable, ConfigError
 from core.kafka import clients
 from core.model.run import Run
 from core.records.ledger import Ledger
 from core.records.watermarks import Watermark
+from core.run import execute, partitioned
 from core.run.cancellation import Stop
+from core.run.incremental import query_of_job
 from core.run.replay import replay_plan
+from core.scheduler.watermarks import set_watermark
 from tests.rigs.callers import caller
 from tests.rigs.list_client import BROKERS, ListBroker
+from tests.rigs.parts_here import PartsHere
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
 ADDRESS = "list:9092"
@@ -229,6 +232,19 @@ def test_the_preview_shows_what_the_next_run_sends(place: Place):
     assert place.ids[-1].decode() == shown.messages[0].headers["message_id"]
 
 
+def test_sql_shows_what_the_next_run_asks_and_binds(place: Place):
+    with App.open(place.folder, {}, log=False) as app:
+        job, file = app.job("item"), place.folder / "queries/item.sql"
+        first = query_of_job(app, job, file, {}, None, NOON).steps
+        place.insert(item(1), item(2))
+        place.run()
+        asked, read = query_of_job(app, job, file, {}, None, NOON).steps
+    assert "> " not in first[-1].sql
+    assert "MAX(" in asked.sql
+    assert dict(asked.binds) == {"PSTT_AFTER": 2}
+    assert dict(read.binds) == {"PSTT_AFTER": 2, "PSTT_UP_TO": "(what the statement before has found)"}
+
+
 def test_a_watermark_that_is_set_sends_the_rows_after_it_again_with_the_same_ids(place: Place):
     times(place, delay_s=0, tie_column="id", look_back_s=600)
     place.insert(*(item(n, NOON) for n in (1, 2, 3)))
@@ -345,6 +361,90 @@ def test_two_jobs_share_a_query_and_not_a_watermark(place: Place):
         plan = app.plan(app.job("other"), now=NOON)
         assert app.execute(plan, stop=Stop(), now=lambda: NOON).acknowledged == 2
     assert len(set(place.ids)) == 4
+
+
+# ── in parts ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def parts(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The same place with a job that looks back, in three parts that run in this process."""
+    monkeypatch.setattr(execute, "open_executor", PartsHere)
+    place.incremental = {"column": "at", "kind": "timestamp", "delay_s": 0, "look_back_s": 300}
+    return place
+
+
+PARTS = {"partitions": {"column": "id", "count": 3}, "verify_count": True}
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_parts_look_back_and_send_nothing_twice(parts: Place, delivery: str):
+    parts.write_job(delivery=delivery, **PARTS)
+    parts.insert(*(item(n, NOON - timedelta(seconds=200)) for n in range(1, 7)), item(7, NOON))
+    done = parts.run()
+    assert (done.verdict, done.acknowledged, len(done.parts), done.rows_counted) == ("complete", 7, 3, 7)
+    for late in (8, 9):  # there is no new row, only late ones
+        parts.insert(item(late, NOON - timedelta(seconds=100)))
+        done = parts.run()
+        assert (done.verdict, done.acknowledged, parts.value) == ("complete", 1, "2026-01-17 12:00:00")
+        assert done.rows_counted == late
+    version = parts.watermark.version if parts.watermark else 0
+    nothing = parts.run()
+    assert (nothing.verdict, nothing.rows_read, parts.watermark and parts.watermark.version) == ("complete", 0, version)
+    parts.insert(item(10, NOON - timedelta(seconds=400)), item(11, NOON + timedelta(seconds=1)))
+    assert parts.run().acknowledged == 1  # 10 is too late
+    assert sorted(parts.sent) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
+    assert len(set(parts.ids)) == 10
+
+
+def test_a_rejected_row_in_the_look_back_of_parts_is_counted_once(parts: Place):
+    parts.write_job("SELECT id, at, CASE name WHEN 'bad' THEN 9e999 ELSE 1.5 END AS price FROM item", **PARTS)
+    parts.insert(*(item(n, NOON) for n in range(1, 6)), item(6, NOON, "bad"))
+    assert parts.run().rejected == 1
+    again = parts.run()
+    assert (again.verdict, again.rows_read, again.rejected) == ("complete", 0, 0)
+    parts.execute("UPDATE item SET name = 'good'")
+    assert parts.run().acknowledged == 1
+    assert sorted(parts.sent) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("only_late", [False, True], ids=["new rows", "late rows"])
+def test_parts_that_an_earlier_attempt_has_sent_are_known_to_the_look_back(parts: Place, only_late: bool):
+    """exactly_once: one part of the first attempt is missing; the second one sends it, and a third one sends neither again."""
+    parts.write_job(delivery="exactly_once", **PARTS)
+    at = NOON
+    if only_late:
+        parts.insert(*(item(n, NOON) for n in (100, 200, 300)))
+        parts.run()
+        at = NOON - timedelta(seconds=100)
+    parts.insert(*(item(n, at) for n in range(1, 10)))
+    parts.broker.fail = lambda topic, key, value, attempt: BrokerUnavailable("no leader") if key == b"9" else None
+    before, value = len(parts.sent), parts.value
+    failed = parts.run()
+    assert failed.state == "partial"
+    assert (parts.value, len(parts.sent) - before) == (value, failed.acknowledged)
+    assert 0 < failed.acknowledged < 9
+    parts.broker.fail = None
+    parts.insert(item(10, at), item(11, NOON + timedelta(seconds=1)))  # not of the window of the first attempt
+    second = parts.run()
+    assert (second.verdict, second.rows_read) in (("complete", 9), ("complete", 10))
+    parts.insert(item(0, at))  # late, beside rows of the part that the first attempt has sent
+    for _ in range(2):
+        assert parts.run().verdict == "complete"
+    late = [100, 200, 300] if only_late else []
+    assert sorted(parts.sent) == [*range(12), *late]
+    assert len(set(parts.ids)) == len(parts.ids)
+    assert parts.value == "2026-01-17 12:00:01"
+
+
+def test_a_part_without_what_it_has_to_leave_out_sends_nothing(parts: Place, monkeypatch: pytest.MonkeyPatch):
+    parts.write_job(**PARTS)
+    parts.insert(*(item(n, NOON) for n in range(1, 6)))
+    parts.run()
+    monkeypatch.setattr(partitioned, "write_known", lambda folder, window: None)
+    parts.insert(item(6, NOON + timedelta(seconds=1)))
+    failed = parts.run()
+    assert (failed.verdict, failed.error_class, len(parts.sent)) == ("failed", "StorageFailed", 5)
 
 
 # ── killed runs ───────────────────────────────────────────────────────────────────────────────

@@ -211,7 +211,7 @@ def test_a_file_that_stays_held_is_no_success_and_hides_nothing(workspace: Works
 
 
 def test_killed_again_and_again_while_it_copies_nothing_counts_twice(workspace: Workspace) -> None:
-    runs, sends = 3 * TOGETHER, 1_000
+    runs, sends = 2 * TOGETHER, 200
     for n in range(runs):
         spooled(workspace, f"r{n:02}", sends)
     metrics = Metrics(workspace)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from core.records.metrics import Metrics
 from core.records.metrics_queries import SendFilter
 from core.records.retention import Retention, roll_up, roll_up_daily
 from core.run.known_sends import require_known
+from core.workspace.paths import Workspace
 from core.workspace.settings import Settings
 from tests.rigs.sweeps import sweep
 from tests.rigs.workspace import environment, run_command
@@ -32,8 +34,6 @@ KEEP_30 = Retention(30, ZONE)
 
 @pytest.fixture
 def workspace(tmp_path):
-    from core.workspace.paths import Workspace
-
     return Workspace(tmp_path)
 
 
@@ -49,9 +49,10 @@ def a_run(workspace, started: datetime, job: str = "j") -> str:
     return run.run_id
 
 
-def filled(workspace, seed: int = 1) -> None:
-    """Sends of 60 days: by hand, of runs, of two jobs, failed, late at night and at clock changes."""
-    random = Random(seed)
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Sends of 60 days: by hand, of runs, of two jobs, failed, late at night and at clock changes; all are copied."""
+    workspace, random = Workspace(tmp_path_factory.mktemp("full")), Random(1)
     for back in range(60):
         start = NOW - timedelta(days=back, seconds=random.randrange(86_400))
         moments = [start + timedelta(seconds=random.randrange(20_000)) for _ in range(20)]
@@ -60,6 +61,14 @@ def filled(workspace, seed: int = 1) -> None:
         spooled(workspace, run_id, moments, job=f"j{back % 2}" if back % 4 else "", topic=f"t{back % 3}", errors=errors,
                 keys=[b"%d-%d" % (back, n) for n in range(20)], attempts=[1 + (n % 7 == 0) for n in range(20)],
                 latencies=[random.lognormvariate(3, 1) for _ in moments])  # fmt: skip
+    Metrics(workspace, ZONE).sync()
+    return workspace
+
+
+@pytest.fixture
+def filled(full, workspace) -> None:
+    """A copy of it as the workspace of the test."""
+    shutil.copytree(full.root, workspace.root, dirs_exist_ok=True)
 
 
 def by_day(metrics) -> dict:
@@ -90,9 +99,7 @@ def daily(workspace) -> list[tuple]:
         return file.execute("SELECT * FROM daily ORDER BY ALL").fetchall()
 
 
-def test_every_figure_of_whole_days_is_as_before_and_after_a_rebuild_too(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_every_figure_of_whole_days_is_as_before_and_after_a_rebuild_too(workspace, metrics, filled):
     before, days, sends = by_day(metrics), daily(workspace), count(metrics)
     done = roll_up(metrics, KEEP_30, NOW)
     assert (done.state, done.note) == ("done", "")
@@ -107,9 +114,7 @@ def test_every_figure_of_whole_days_is_as_before_and_after_a_rebuild_too(workspa
     assert (by_day(metrics), daily(workspace)) == (before, days)
 
 
-def test_days_are_rolled_up_one_after_another_as_time_goes_on(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_days_are_rolled_up_one_after_another_as_time_goes_on(workspace, metrics, filled):
     before, days = by_day(metrics), daily(workspace)
     for later in (0, 1, 2, 9):
         done = roll_up(metrics, KEEP_30, NOW + timedelta(days=later))
@@ -119,9 +124,7 @@ def test_days_are_rolled_up_one_after_another_as_time_goes_on(workspace, metrics
     assert roll_up(metrics, Retention(400, ZONE), NOW).known_since.of() == date(2026, 11, 6)
 
 
-def test_single_sends_are_whole_since_the_day_that_is_named(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_single_sends_are_whole_since_the_day_that_is_named(workspace, metrics, filled):
     since = roll_up(metrics, KEEP_30, NOW).known_since.of()
     begins = datetime(since.year, since.month, since.day, tzinfo=UTC) - timedelta(hours=5, minutes=45)
     for back in range(60):
@@ -133,9 +136,7 @@ def test_single_sends_are_whole_since_the_day_that_is_named(workspace, metrics):
     assert metrics.rolled_up.known_since().text == f"single sends are known since {since}"
 
 
-def test_a_job_keeps_its_sends_longer_or_shorter_or_for_ever(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_a_job_keeps_its_sends_longer_or_shorter_or_for_ever(workspace, metrics, filled):
     before = by_day(metrics)
     done = roll_up(metrics, Retention(30, ZONE, {"j0": 0, "j1": 10}), NOW)
     known = done.known_since
@@ -149,9 +150,7 @@ def test_a_job_keeps_its_sends_longer_or_shorter_or_for_ever(workspace, metrics)
     assert oldest["j1"] >= date(2026, 11, 16) > oldest[""] > date(2026, 10, 26) > oldest["j0"]
 
 
-def test_nothing_is_rolled_up_where_sends_are_kept_for_ever(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_nothing_is_rolled_up_where_sends_are_kept_for_ever(workspace, metrics, filled):
     assert roll_up(metrics, Retention(0, ZONE), NOW).runs == 0
     assert metrics.rolled_up.known_since().text == ""
     assert not metrics.rolled_up.exists
@@ -172,9 +171,7 @@ def test_a_run_that_goes_on_or_waits_to_be_copied_is_left_alone(workspace, metri
     assert count(metrics) == 3
 
 
-def test_a_segment_put_back_from_a_backup_does_not_count_twice(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_a_segment_put_back_from_a_backup_does_not_count_twice(workspace, metrics, filled):
     kept = {path.name: path.read_bytes() for path in workspace.spool_dir.glob("*.parquet")}
     stored = workspace.metrics_file.read_bytes()
     before = by_day(metrics)
@@ -192,9 +189,7 @@ def test_a_segment_put_back_from_a_backup_does_not_count_twice(workspace, metric
     assert not metrics.find("59-0")
 
 
-def test_the_counts_of_old_days_survive_the_loss_of_their_file(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_the_counts_of_old_days_survive_the_loss_of_their_file(workspace, metrics, filled):
     before = by_day(metrics)
     roll_up(metrics, KEEP_30, NOW)
     metrics.rolled_up.file.unlink()
@@ -209,9 +204,7 @@ def test_the_counts_of_old_days_survive_the_loss_of_their_file(workspace, metric
     assert by_day(Metrics(workspace, ZONE)) == before
 
 
-def test_a_program_that_has_the_file_open_delays_the_roll_up(workspace, metrics):
-    filled(workspace)
-    metrics.sync()
+def test_a_program_that_has_the_file_open_delays_the_roll_up(workspace, metrics, filled):
     before = by_day(metrics)
     with holder(workspace.metrics_file, "read"):
         done = roll_up(metrics, KEEP_30, NOW)
@@ -252,9 +245,7 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", sweep(POINTS, always=[POINTS[6], POINTS[8]]))
-def test_a_kill_at_any_step_loses_nothing_and_counts_nothing_twice(workspace, metrics, point):
-    filled(workspace)
-    metrics.sync()
+def test_a_kill_at_any_step_loses_nothing_and_counts_nothing_twice(workspace, metrics, point, filled):
     before, days = by_day(metrics), daily(workspace)
     killed = subprocess.run([sys.executable, "-c", PASS, str(workspace.root), point], check=False, timeout=120)
     assert killed.returncode != 0, "it was not killed"

@@ -1,5 +1,6 @@
 """The runner on a virtual clock: what it starts, how it treats each ending, and its requests."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import psutil
 import pytest
 
+from core.admin.edit_queries import query_versions
 from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
 from core.model.query import Query, Step
 from core.model.run import Plan
@@ -18,6 +20,7 @@ from core.run.watchdog import RUNNER_STOPS, broken_off
 from core.scheduler.backfills import backfill
 from core.scheduler.commands import cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
+from core.scheduler.kept_files import CHECKED_EVERY_S, MOST_BYTES
 from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.processes import BUSY
 from core.scheduler.runner import Runner
@@ -933,3 +936,31 @@ def test_a_connections_file_that_an_editor_changed_is_kept_and_one_with_a_fault_
         stage.go()
     kept = [version.document for version in stage.ledger.connections_versions.newest_first()]
     assert [list(json.loads(document)) for document in kept] == [["kafka_connections"], ["connections"]]
+
+
+def test_an_sql_file_that_an_editor_changed_or_removed_is_kept_once_it_rests(stage):
+    queries, name = stage.workspace.queries_dir, "below/kept.sql"
+    (queries / "below").mkdir()
+
+    def kept():
+        stage.go(timedelta(seconds=CHECKED_EVERY_S))
+        stage.go(timedelta(seconds=CHECKED_EVERY_S))
+        with query_versions(stage.workspace) as versions:
+            return [(one.query, one.sha256[:4]) for one in versions.newest_of_each() if one.query == name]
+
+    digest = {text: hashlib.sha256(text.encode()).hexdigest()[:4] for text in ("SELECT 1", "SELECT 22")}
+    for text in digest:
+        (queries / name).write_text(text, encoding="utf-8")
+        stage.go(timedelta(seconds=CHECKED_EVERY_S))
+        (queries / "below" / "large.sql").write_bytes(b" " * (MOST_BYTES + 1))
+        assert kept() == [(name, digest[text])]
+    (queries / "below" / "large.sql").unlink()
+    (queries / name).rename(queries / "elsewhere")
+    stage.go(timedelta(seconds=CHECKED_EVERY_S))
+    (queries / "elsewhere").rename(queries / name)
+    assert kept() == [(name, digest["SELECT 22"])]
+    (queries / name).unlink()
+    assert kept() == [(name, "")]
+    with query_versions(stage.workspace) as versions:
+        assert [(one.size_bytes, one.saved_by) for one in versions.of_query(name)] == [(9, ""), (8, "")]
+        assert [one.query for one in versions.newest_of_each() if "large" in one.query] == []

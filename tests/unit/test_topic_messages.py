@@ -66,6 +66,8 @@ def test_messages_are_chosen_by_key_value_partition_and_offset():
     assert keys(key="key-0") == []
     assert keys(key="key-0", key_match="contains", newest_first=False)[1:4] == ["key-00", "key-01", "key-02"]
     assert keys(value='"n":17') == ["key-17"]
+    assert keys(where="data.n > 16 AND data.n != 18") == ["key-19", "key-17"]
+    assert keys(where="data.n = 7", key="key-08") == []
     assert keys(partitions=(1,), first_offset=2, last_offset=3) == ["key-07", "key-05"]
     assert keys(partitions=(2, 3)) == []
 
@@ -77,6 +79,7 @@ def test_messages_are_chosen_by_key_value_partition_and_offset():
         ({"first_offset": 5, "last_offset": 4}, "after offset 4"),
         ({"since": NOW, "until": NOW}, "time range is empty"),
         ({"since": NOW}, "does not find messages by their time"),
+        ({"where": "data.n is 5"}, "filter on the value is not valid"),
         ({"limit": 0}, "1 to 500 messages"),
         ({"limit": 501}, "1 to 500 messages"),
         ({"rest": "0:1-2;1:3-4"}, "not named as the page before"),
@@ -134,6 +137,9 @@ def test_the_command_line_shows_topics_messages_and_groups(workspace):
     assert "key-17" in run("messages", TOPIC, "--limit", "2", "--next", following, *there)
     whole = run("messages", TOPIC, "--at", "1@9", *there)
     assert "header  message_id = id19" in whole
+    misspelled = run("messages", TOPIC, "--where", "data.m = 3", *there)
+    assert "looked through 21 messages: these are all" in misspelled
+    assert "none of them has data.m" in misspelled
     assert "tombstone" in run("messages", TOPIC, "--oldest", "--limit", "1", *there)
     assert "does not list consumer groups" in run("groups", TOPIC, *there)
 
@@ -149,6 +155,21 @@ def test_the_documents_of_the_command_line_have_the_same(workspace):
     assert {"name": "job", "value": "export"} in message["headers"]
     assert (found["bounded"], found["next"], found["examined"]) == (False, None, 21)
     assert json.loads(run("groups", TOPIC, *there))["groups"] == []
+
+
+@pytest.mark.parametrize("word", ["list", "reset"])
+def test_a_topic_may_be_called_as_a_command_is(workspace, word):
+    done = CliRunner().invoke(app, ["groups", word, "--workspace", str(workspace)])
+    assert isinstance(done.exception, TopicMissing)
+    assert "does not list consumer groups" in run("groups", "list", TOPIC, "--workspace", str(workspace))
+
+
+@pytest.mark.parametrize(
+    ("to", "says"), [("latest", "does not list consumer groups"), ("yesterday", "nothing to which offsets are reset")]
+)
+def test_offsets_are_not_reset_to_what_is_no_place_or_on_mock_brokers(workspace, to, says):
+    words = ["groups", "reset", TOPIC, "billing", "--to", to, "--yes", "--workspace", str(workspace)]
+    assert says in str(CliRunner().invoke(app, words).exception)
 
 
 def test_an_option_that_cannot_be_read_is_refused(workspace):

@@ -16,6 +16,7 @@ from ui.api import (
     problems,
     scheduler,
     signin,
+    versions,
     watermarks,
 )
 from ui.api.head import HeadAsGet
@@ -45,7 +46,7 @@ def make_api() -> FastAPI:
     )
     routers = [
         module.router
-        for module in (kafka, messages, scheduler, watermarks, backfills, files, alerts, monitoring, signin)
+        for module in (kafka, messages, scheduler, watermarks, backfills, files, versions, alerts, monitoring, signin)
     ]
     for router in routers:
         made.include_router(router)

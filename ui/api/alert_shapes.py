@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from core.notify.rules import RuleName
 from core.workspace.job_schema import EmailAddress
 from ui.api.shapes import TakenBody
 
@@ -40,6 +41,41 @@ class SimulateShape(TakenBody):
 
     days: int = Field(7, ge=1, le=90)
     rules: dict[str, dict[str, Any]] = Field({}, description="Rule → key → value, instead of what alerts.json says.")
+
+
+class RuleShape(TakenBody):
+    """One rule as in alerts.json. A key that is left out gets its default; a rule has only the keys that `GET` shows."""
+
+    enabled: bool = True
+    severity: Literal["warning", "critical"] = "warning"
+    for_s: int | float = Field(0, ge=0, le=604_800, description="How long the condition has to hold, in seconds.")
+    repeat_s: int | float = Field(
+        0, ge=0, le=604_800, description="job_failed: when a failure is reported again, in seconds."
+    )
+    threshold_percent: int | float = Field(0, ge=0, le=100)
+    threshold_ms: int | float = Field(1, gt=0)
+    threshold_failures: int = Field(1, ge=1, le=1_000)
+    actions: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        [], max_length=50, description="mail, log_error, log_warning, disable_job, collect_garbage, or a channel."
+    )
+    recipients: list[EmailAddress] = Field([], max_length=50)
+
+
+class AlertRule(BaseModel):
+    """One rule that applies."""
+
+    rule: RuleName
+    title: str = Field(description="Its condition in words.", examples=["error rate > 10 %"])
+    about: str
+    values: dict[str, Any] = Field(description="Its keys and values with every default: what `PUT` takes.")
+
+
+class AlertRuleRows(BaseModel):
+    """Every rule, and the channels that their actions may name."""
+
+    rules: list[AlertRule]
+    channels: list[str] = Field(description="Names; addresses hold tokens and are never shown.")
+    is_default: bool = Field(description="There is no alerts.json: the first change writes it.")
 
 
 class AlertRow(BaseModel):

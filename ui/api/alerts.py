@@ -1,4 +1,4 @@
-"""`/api/alerts`: open alerts, acknowledgements, silences, tests of channels, and what the rules would have fired."""
+"""`/api/alerts`: open alerts, acknowledgements, silences, the rules, tests of channels, and what would have fired."""
 
 from __future__ import annotations
 
@@ -8,24 +8,38 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header, Response
 
 from core.admin import alerts as actions
+from core.admin.alert_rules import StoredRules, replace_rule, stored_rules
 from core.app import App
-from core.cli.alert_documents import alert_document, incident_document, silence_document, simulation_document
-from core.errors import ConfigError
+from core.cli.alert_documents import (
+    alert_document,
+    incident_document,
+    rules_document,
+    silence_document,
+    simulation_document,
+)
+from core.errors import ConfigError, PsttError
 from core.notify.silences import AlertRecords
 from ui.api import alert_shapes as shapes
-from ui.api.auth import MessageSender, Reader
+from ui.api.auth import Administrator, MessageSender, Reader
 from ui.api.body import document
 from ui.api.documents import takes
-from ui.api.problems import conflict, not_found, responses
+from ui.api.problems import Refused, conflict, not_found, responses
 from ui.api.workspace import now, opened
 
 router = APIRouter(prefix="/alerts", tags=["alerts"], responses=responses(401, 403, 422, 503))
 
 SILENCE = {"rule": "job_late", "subject": "export-cdg-tracce", "until": "2h", "note": "the database is moved"}
 SIMULATION = {"days": 7, "rules": {"error_rate": {"threshold_percent": 5, "for_s": 300}}}
+RULE = {"enabled": True, "threshold_percent": 5, "for_s": 300, "actions": ["mail", "log_error"]}
+ETAG = {"headers": {"ETag": {"description": "The version of alerts.json.", "schema": {"type": "string"}}}}
+NO_FILE = '"default"'
+"""The ETag of a workspace without alerts.json."""
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The ETag of the version that you read, or *.", examples=["*"])
+]
 
 
 @router.get("")
@@ -130,6 +144,71 @@ def simulate(
     with opened() as app:
         found = actions.simulated(app, days=asked.days, now=now(), changes=asked.rules)
     return shapes.SimulationRows.model_validate(simulation_document(found))
+
+
+@router.get("/rules", responses={**responses(409), 200: ETAG})
+def rules(caller: Reader, response: Response) -> shapes.AlertRuleRows:
+    """The rules that apply, with every key: those of alerts.json, else the defaults."""
+    with opened() as app:
+        return _rules(_stored_rules(app), response)
+
+
+@router.put(
+    "/rules/{rule}",
+    responses={**responses(404, 409, 412, 413, 415, 428), 200: ETAG},
+    openapi_extra=takes(shapes.RuleShape, example=RULE),
+)
+def change_rule(
+    caller: Administrator,
+    rule: str,
+    asked: Annotated[shapes.RuleShape, Depends(document(shapes.RuleShape))],
+    response: Response,
+    match: IfMatch = None,
+) -> shapes.AlertRuleRows:
+    """Replaces one rule of alerts.json, unless the file was changed after you read it. The runner has it within 10 s."""
+    with opened() as app:
+        known = _stored_rules(app)
+        known.rule(rule)
+        made = replace_rule(
+            app.workspace,
+            app.ledger,
+            rule,
+            asked.model_dump(exclude_unset=True),
+            seen_sha256=_seen(known, match),
+            caller=caller,
+            now=now(),
+        )
+    return _rules(made, response)
+
+
+def _stored_rules(app: App) -> StoredRules:
+    """Responds to an invalid alerts.json with 409: the request itself is valid."""
+    with conflict():
+        return stored_rules(app.workspace)
+
+
+def _rules(found: StoredRules, response: Response) -> shapes.AlertRuleRows:
+    response.headers["ETag"] = _etag(found)
+    return shapes.AlertRuleRows.model_validate(rules_document(found))
+
+
+def _etag(found: StoredRules) -> str:
+    return f'"{found.sha256}"' if found.sha256 else NO_FILE
+
+
+def _seen(known: StoredRules, match: str | None) -> str:
+    """Returns the hash of the version that the caller read; it is compared again, under the lock, when writing."""
+    if match is None:
+        raise Refused(
+            HTTPStatus.PRECONDITION_REQUIRED,
+            PsttError(
+                "the request does not say which version it changes",
+                why="another user may have changed the rules since you read them",
+                remedy="send the ETag that came with them as If-Match, or If-Match: *",
+            ),
+        )
+    tags = [tag.strip() for tag in match.split(",")]
+    return known.sha256 if "*" in tags or _etag(known) in tags else "another"
 
 
 def _silences(app: App) -> list[Any]:

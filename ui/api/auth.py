@@ -20,7 +20,7 @@ from ui.cache import SharedCache
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 from ui.workspaces import home_workspace
 
-__all__ = ["Changer", "MessageSender", "Reader", "Watcher", "caller_of", "require_same_site"]
+__all__ = ["Administrator", "Changer", "MessageSender", "Reader", "Watcher", "caller_of", "require_same_site"]
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `python -m core token add`.")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The session of the page.")
@@ -133,6 +133,10 @@ def _changer(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> 
     return _allowed(caller_of(request), "change")
 
 
+def _administrator(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
+    return _allowed(caller_of(request), "admin")
+
+
 def _allowed(caller: Caller, right: Right) -> Caller:
     require_right(caller, right)
     return caller
@@ -142,3 +146,4 @@ Watcher = Annotated[Caller, Depends(_watcher)]
 Reader = Annotated[Caller, Depends(_reader)]
 MessageSender = Annotated[Caller, Depends(_sender)]
 Changer = Annotated[Caller, Depends(_changer)]
+Administrator = Annotated[Caller, Depends(_administrator)]

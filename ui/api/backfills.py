@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from core.cli.documents import backfill_report_document
+from core.cli.documents import backfill_report_document, watermark_document
 from core.errors import ConfigError
 from core.records.ledger import Ledger
 from core.records.rights import Caller
 from core.scheduler import backfills
 from core.scheduler.backfills import BackfillOptions, BackfillReport
+from core.scheduler.control import first_answer
+from core.scheduler.watermarks import backfill_from
 from core.workspace.jobs import read_job_file
 from ui.api import shapes
 from ui.api.auth import MessageSender, Reader
@@ -44,7 +46,8 @@ def backfills_(caller: Reader, limit: Limit = 50, offset: Offset = 0) -> shapes.
     "",
     status_code=HTTPStatus.CREATED,
     response_model=shapes.BackfillPlanned,
-    responses=responses(404, 409, 413, 415),
+    responses=responses(404, 409, 413, 415)
+    | {HTTPStatus.ACCEPTED: {"model": shapes.SentFromValue, "description": "With `from_value`: the run is asked for"}},
     openapi_extra=takes(shapes.BackfillShape, example=EXAMPLE),
 )
 def start(
@@ -53,7 +56,14 @@ def start(
     request: Request,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Plans a run for each scheduled time of a range of days; the runner executes them beside the scheduled runs."""
+    """Plans a run for each scheduled time of a range of days; the runner executes them beside the scheduled runs.
+
+    The days of an incremental job cannot be sent one by one: `from_value` sends all its rows after a value, in one run.
+    """
+    if asked.from_value is not None:
+        return _from_value(caller, asked, asked.from_value, request, key)
+    if asked.why:
+        raise ConfigError("`why` goes with `from_value`", remedy="add from_value", key="why")
     days = (_day("from", asked.first), _day("to", asked.last))
     with opened() as app:
         job = read_job_file(app.workspace, asked.job).job
@@ -63,6 +73,28 @@ def start(
             made = backfills.backfill(app.ledger, job, *days, caller=caller, now=now(), options=options)
             place = f"{request.scope.get('root_path', '')}/scheduler/backfills/{made.request_id}"
             return HTTPStatus.CREATED, _planned(made), {"Location": place}
+
+        return idempotent(app.workspace, caller, key, f"backfill {job.slug}", asked.model_dump(by_alias=True), do)
+
+
+def _from_value(caller: Caller, asked: shapes.BackfillShape, value: str, request: Request, key: str | None) -> Response:
+    of_days = sorted(asked.model_fields_set & {"first", "last", "again", "parallel", "order"})
+    if of_days:
+        name = {"first": "from", "last": "to"}.get(of_days[0], of_days[0])
+        raise ConfigError(
+            "`from_value` sends all rows after a value in one run",
+            why=f"`{name}` is for a range of days",
+            remedy="leave it out",
+            key=name,
+        )
+    with opened() as app:
+        job = read_job_file(app.workspace, asked.job).job
+
+        def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+            made = backfill_from(app, job, value, why=asked.why, caller=caller, now=now())
+            answer = first_answer(app, made.request_id, now) | {"watermark": watermark_document(made.report)}
+            place = f"{request.scope.get('root_path', '')}/scheduler/requests/{made.request_id}"
+            return HTTPStatus.ACCEPTED, answer, {"Location": place}
 
         return idempotent(app.workspace, caller, key, f"backfill {job.slug}", asked.model_dump(by_alias=True), do)
 
@@ -134,9 +166,9 @@ def _row(found: BackfillReport) -> shapes.BackfillRow:
     return shapes.BackfillRow.model_validate(backfill_report_document(found))
 
 
-def _day(key: str, text: str) -> date:
+def _day(key: str, text: str | None) -> date:
     try:
-        day: date | None = date.fromisoformat(text)
+        day: date | None = date.fromisoformat(text or "")
     except ValueError:
         day = None
     if day is None or not 2000 <= day.year < 2200:

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from core.workspace.job_schema import JobShape
-from ui.api import alert_shapes, file_shapes, shapes
+from ui.api import alert_shapes, file_shapes, message_shapes, shapes
 
 __all__ = ["install", "takes"]
 
@@ -34,6 +34,8 @@ TAKEN: tuple[type[BaseModel], ...] = (
     alert_shapes.SilenceShape,
     alert_shapes.ChannelTestShape,
     alert_shapes.SimulateShape,
+    alert_shapes.RuleShape,
+    message_shapes.ResetShape,
 )
 REFERENCE = "#/components/schemas/{model}"
 

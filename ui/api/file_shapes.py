@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from core.admin.deleted import DeletedKind
+from core.admin.versions import VersionKind
 from ui.api.shapes import TakenBody
 
 
@@ -87,6 +88,43 @@ class QueryVersions(BaseModel):
     """The versions of an SQL file."""
 
     items: list[QueryVersionRow]
+
+
+class VersionRow(BaseModel):
+    """A version of a job, an SQL file or connections.json."""
+
+    number: int = Field(description="It stays the same while newer versions are added.")
+    seen_at: datetime
+    saved_by: str = Field(description="Empty: it was found on disk.")
+    size_bytes: int
+    added: int | None = Field(
+        description="Lines that the version before does not have; null: the file is too large to be compared."
+    )
+    removed: int | None
+
+
+class VersionRows(BaseModel):
+    """The versions of a file, the newest first."""
+
+    items: list[VersionRow]
+
+
+class VersionDetail(VersionRow):
+    """A version with its text."""
+
+    text: str = Field(description="That of connections.json has *** in place of each password.")
+
+
+class RestoredVersion(BaseModel):
+    """A version that is the newest again."""
+
+    kind: VersionKind
+    name: str
+    number: int
+    etag: str = Field(description="Of the file as it is now, for If-Match.")
+    missing_passwords: list[str] = Field(
+        description="The connections and clusters whose password was in the file itself: enter it again."
+    )
 
 
 class DeletedRow(BaseModel):

@@ -207,15 +207,23 @@ def _etag(stored: StoredFile) -> str:
 
 def _seen(app: App, name: str, match: str | None) -> str:
     """Returns the hash of the version that the caller read; it is compared again, under the lock, when writing."""
-    stored = read_query(app.workspace, name)
+    return seen_sha256(read_query(app.workspace, name).sha256, match)
+
+
+def seen_sha256(stored_sha256: str, match: str | None) -> str:
+    """Returns the hash of the file if it is the version that the caller read, else one that no file has.
+
+    Raises:
+        Refused: The request does not say which version was read.
+    """
     if match is None:
         raise Refused(
             HTTPStatus.PRECONDITION_REQUIRED,
             PsttError(
                 "the request does not say which version it changes",
-                why="another user may have changed the SQL file since you read it",
+                why="another user may have changed the file since you read it",
                 remedy="send the ETag that came with it as If-Match, or If-Match: *",
             ),
         )
     tags = [tag.strip() for tag in match.split(",")]
-    return stored.sha256 if "*" in tags or _etag(stored) in tags else "another"
+    return stored_sha256 if "*" in tags or f'"{stored_sha256}"' in tags else "another"

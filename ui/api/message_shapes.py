@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
+
+from ui.api.shapes import TakenBody
 
 
 class PartitionOffsets(BaseModel):
@@ -60,6 +62,7 @@ class Messages(BaseModel):
     examined: int = Field(description="How many messages were looked through.")
     bounded: bool = Field(description="It stopped there, and there is more to look through.")
     left: int = Field(description="How many offsets were not looked through.")
+    missing: list[str] = Field(description="Paths of `where` that none of these messages has.")
     next: str | None = Field(description="The parameter `next` of the following page; null: there is none.")
     note: str | None
 
@@ -102,3 +105,41 @@ class ConsumerGroups(BaseModel):
     total: int
     refused: int = Field(description="How many of them this account may not read.")
     note: str | None
+
+
+class ResetShape(TakenBody):
+    """Which offsets are reset, and where."""
+
+    group: str = Field(min_length=1, max_length=300, examples=["billing"])
+    to: str = Field(
+        min_length=1,
+        max_length=60,
+        description="`earliest`, `latest`, an offset, or ISO 8601; without an offset in PSTT_TIMEZONE.",
+    )
+    partitions: list[Annotated[int, Field(ge=0, le=999_999)]] = Field([], max_length=1000, description="Empty: all.")
+    dry_run: bool = Field(False, description="Only returns what would change.")
+
+
+class ResetPartition(BaseModel):
+    """What a reset does to one partition."""
+
+    partition: int
+    before: int | None = Field(description="Of the next message that the group reads; null: it never committed.")
+    after: int
+    end: int
+    again: int = Field(description="Messages that are read again.")
+    left_out: int = Field(description="Messages that are not read.")
+
+
+class ResetGroup(BaseModel):
+    """What a reset of a consumer group changes, or has changed."""
+
+    cluster: str
+    topic: str
+    group: str
+    to: str
+    partitions: list[ResetPartition]
+    changed: int = Field(description="Partitions whose offset changes.")
+    again: int
+    left_out: int
+    done: bool

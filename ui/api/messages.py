@@ -1,4 +1,4 @@
-"""`/api/kafka/topics/{topic}`: its messages, decoded, and the consumer groups that read it. Nothing is changed."""
+"""`/api/kafka/topics/{topic}`: its messages, decoded, the consumer groups that read it, and a reset of their offsets."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from datetime import datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 
+from core.admin.group_offsets import plan_reset, reset_offsets
 from core.admin.topic_messages import MOST_MESSAGES, MessageQuery, browse, consumer_groups, message_at
-from core.cli.message_lines import groups_document, message_document, messages_document
+from core.cli.message_lines import groups_document, message_document, messages_document, reset_document
 from ui.api import message_shapes
-from ui.api.auth import MessageSender, Reader
+from ui.api.auth import Administrator, MessageSender, Reader
+from ui.api.body import document
+from ui.api.documents import takes
 from ui.api.kafka import ClusterName, chosen_cluster
 from ui.api.problems import responses
-from ui.api.workspace import opened
+from ui.api.workspace import now, opened
 
 router = APIRouter(prefix="/kafka/topics", tags=["kafka"], responses=responses(401, 403, 404, 422, 502, 503))
 
 MOST_OFFSET = 2**53
+RESET = {"group": "billing", "to": "2026-01-17T02:00", "dry_run": True}
 TopicName = Annotated[str, Path(min_length=1, max_length=249)]
 Offset = Annotated[int | None, Query(ge=0, le=MOST_OFFSET)]
 Text = Annotated[str, Query(max_length=1000)]
@@ -39,6 +43,10 @@ def messages(
     key: Text = "",
     key_match: Literal["exact", "contains"] = "exact",
     value: Annotated[str, Query(max_length=1000, description="A part of the value.")] = "",
+    where: Annotated[
+        str,
+        Query(max_length=1000, description="A condition on the JSON of the value.", examples=["BODY.BARCODE = 'X'"]),
+    ] = "",
     order: Literal["newest", "oldest"] = "newest",
     limit: Annotated[int, Query(ge=1, le=MOST_MESSAGES)] = 50,
     next: Annotated[str, Query(max_length=50_000, description="`next` of the page before.")] = "",
@@ -55,6 +63,7 @@ def messages(
         key=key,
         key_match=key_match,
         value=value,
+        where=where,
         newest_first=order == "newest",
         limit=limit,
         rest=next,
@@ -83,6 +92,29 @@ def groups(caller: Reader, topic: TopicName, cluster: ClusterName = None) -> mes
     with opened() as app:
         chosen = chosen_cluster(app, cluster)
     return message_shapes.ConsumerGroups.model_validate(groups_document(topic, consumer_groups(chosen, topic)))
+
+
+@router.post(
+    "/{topic}/groups/reset",
+    responses=responses(409, 413, 415),
+    openapi_extra=takes(message_shapes.ResetShape, example=RESET),
+)
+def reset(
+    caller: Administrator,
+    topic: TopicName,
+    asked: Annotated[message_shapes.ResetShape, Depends(document(message_shapes.ResetShape))],
+    cluster: ClusterName = None,
+) -> message_shapes.ResetGroup:
+    """Resets the offsets of a consumer group without members; `"dry_run": true` only returns what would change."""
+    with opened() as app:
+        chosen = chosen_cluster(app, cluster)
+        plan = plan_reset(
+            chosen, topic, asked.group, asked.to, timezone=app.timezone, partitions=tuple(asked.partitions)
+        )
+        if not asked.dry_run:
+            reset_offsets(app.ledger, chosen, plan, caller=caller, now=now())
+    done = bool(plan.changed) and not asked.dry_run
+    return message_shapes.ResetGroup.model_validate(reset_document(plan, done=done))
 
 
 def _aware(moment: datetime | None, zone: ZoneInfo) -> datetime | None:

@@ -17,9 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 
+from core.admin.alert_rules import NoSuchRule
 from core.admin.deleted import NothingDeleted
 from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.admin.edit_queries import NoSuchQuery, QueryInUse
+from core.admin.group_offsets import GroupInUse, NoSuchGroup
+from core.admin.versions import NoSuchVersion
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -63,7 +66,11 @@ RETRY_AFTER_S = 5
 STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
     NoSuchQuery: HTTPStatus.NOT_FOUND,
+    NoSuchRule: HTTPStatus.NOT_FOUND,
+    NoSuchGroup: HTTPStatus.NOT_FOUND,
+    GroupInUse: HTTPStatus.CONFLICT,
     NothingDeleted: HTTPStatus.NOT_FOUND,
+    NoSuchVersion: HTTPStatus.NOT_FOUND,
     QueryInUse: HTTPStatus.CONFLICT,
     NameTaken: HTTPStatus.CONFLICT,
     AlreadySent: HTTPStatus.CONFLICT,

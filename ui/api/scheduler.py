@@ -29,6 +29,7 @@ from core.scheduler.next_attempt import NextAttempt, next_attempt
 from core.workspace.job_schema import JobShape
 from core.workspace.jobs import JobFile, NoSuchJob, checked_job, read_job_file
 from core.workspace.json_file import parse_json_file
+from ui import apart
 from ui.api import shapes
 from ui.api.auth import Changer, MessageSender, Reader
 from ui.api.body import document, read_text
@@ -279,13 +280,16 @@ def _detail(app: App, file: JobFile, response: Response) -> shapes.JobDetail:
         job=JobShape.model_validate(parse_json_file(file.path, file.text).document),
         next_scheduled_times=next_scheduled_times(job, now(), NEXT_TIMES) if job.enabled else [],
         last_run=_last_run(app, file.slug),
-        problems=_problems(app, job),
+        problems=_problems(app, file, job),
     )
 
 
-def _problems(app: App, job: Job) -> list[shapes.FileProblem]:
+def _problems(app: App, file: JobFile, job: Job) -> list[shapes.FileProblem]:
     try:
-        found = check_job(app.workspace, job, app.connections, app.settings)
+        if apart.has_large_query(app.workspace, job):
+            found = apart.job_findings(app.workspace, file)
+        else:
+            found = check_job(app.workspace, job, app.connections, app.settings)
     except PsttError as error:  # of connections.json, not of this job
         return [shapes.FileProblem(text=error.text, remedy=error.remedy)]
     return [shapes.FileProblem(text=f"{one.where}: {one.text}", remedy=one.remedy) for one in found]

@@ -65,13 +65,24 @@ class RunShape(TakenBody):
 
 
 class BackfillShape(TakenBody):
-    """A range of days of one job that is sent."""
+    """What of one job is sent: a range of days, or all rows of an incremental job after a value."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
     job: str = Field(description="Its id.", max_length=300, examples=["export-cdg-tracce"])
-    first: str = Field(alias="from", description="The first day, in the job's time zone.", examples=["2026-01-01"])
-    last: str = Field(alias="to", description="The last day, included.", examples=["2026-01-31"])
+    first: str | None = Field(
+        None, alias="from", description="The first day, in the job's time zone.", examples=["2026-01-01"]
+    )
+    last: str | None = Field(None, alias="to", description="The last day, included.", examples=["2026-01-31"])
+    from_value: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Instead of days: one run sends all rows of an incremental job after this number or time, as "
+        "`PUT …/watermark` sets it. It needs the right to change jobs.",
+        examples=["2026-01-17T02:00:00"],
+    )
+    why: str = Field("", max_length=1_000, description="With `from_value`: the reason, for the audit trail.")
     again: bool = Field(default=False, description="Also times that have a succeeded run: readers see them again.")
     parallel: int = Field(default=1, description="Most runs at once, up to PSTT_BACKFILL_WORKERS.", examples=[4])
     order: BackfillOrder = Field(default="oldest", description="Which scheduled time is first.")
@@ -382,6 +393,12 @@ class WatermarkRow(BaseModel):
     why: str | None
     next: NextWindow
     problem: str | None = Field(description="Why the next run cannot read; null: it can.")
+
+
+class SentFromValue(Asked):
+    """The request for the run that sends all rows after a value, and the watermark from which it starts."""
+
+    watermark: WatermarkRow
 
 
 class RunError(BaseModel):

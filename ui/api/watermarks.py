@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from core.admin.watermarks import WatermarkReport, set_watermark, watermark_of
 from core.cli.documents import watermark_document
+from core.scheduler.watermarks import WatermarkReport, set_watermark, watermark_of
 from core.workspace.jobs import read_job_file
 from ui.api import shapes
 from ui.api.auth import Changer, Reader

@@ -9,6 +9,7 @@ import streamlit as st
 
 from core.records.backfills import BackfillOrder, BackfillState
 from core.scheduler.backfills import BackfillReport, report, reports
+from core.scheduler.watermarks import WatermarkReport
 from ui import changes, data
 from ui.access import may
 from ui.components.problem import fragment
@@ -18,7 +19,7 @@ from ui.data.status import workspace_status
 from ui.formats import day_of_year, duration, moment, number
 from ui.language import t, tn, translated
 
-__all__ = ["choose_how", "show_backfills"]
+__all__ = ["choose_how", "choose_value", "show_backfills"]
 
 SHOWN = 5
 """Backfills that are drawn, those that go on first."""
@@ -49,6 +50,39 @@ def choose_how(key: str) -> tuple[int, BackfillOrder]:
         key=f"{key}_order",
     )
     return int(parallel), "newest" if order == "newest" else "oldest"
+
+
+def choose_value(report: WatermarkReport, key: str) -> bool:
+    """Draws, for an incremental job, the value after which all rows are sent again. Returns whether that run was asked for.
+
+    Args:
+        report: The watermark of the job.
+        key: Begins the keys of the widgets.
+    """
+    st.caption(t("The job is incremental: its days cannot be sent one by one. One run sends all rows after a value."))
+    if report.known is not None:
+        text = t("All rows up to **{value}** are sent or rejected.", value=plain(report.known.cursor.text))
+        st.markdown(text)
+    is_time = report.incremental.kind == "timestamp"
+    value = st.text_input(
+        t("Send all rows after the value"),
+        placeholder="2026-01-17T02:00:00" if is_time else "12345",
+        key=f"{key}_value",
+    )
+    why = st.text_input(t("Reason, for the audit trail"), key=f"{key}_why")
+    is_allowed = may("watermark")
+    if st.button(
+        t("Send them again"),
+        key=f"{key}_from_value",
+        icon=":material/send:",
+        disabled=not (value.strip() and why.strip() and is_allowed),
+        help=None if is_allowed else t("only an operator may do this"),
+    ):
+        follow(changes.backfill_from(report.job.slug, value, why))
+        for name in ("value", "why"):
+            st.session_state.pop(f"{key}_{name}", None)
+        return True
+    return False
 
 
 def show_backfills() -> None:

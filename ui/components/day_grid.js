@@ -3,6 +3,9 @@
 
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], PageUp: [-10, 0], PageDown: [10, 0] };
 const MOST_BARS = 6; // more attempts of one day are one bar, in the shares of their colours
+const EDGE = 40; // pixels from an edge within which drawing scrolls
+const HOLD_MS = 450; // a finger that rests so long begins to draw; one that moves before scrolls
+const STILL = 10; // pixels that a resting finger may move
 const grids = new WeakMap();
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -25,8 +28,10 @@ class Grid {
     this.parent = parent;
     this.at = null; // [row, column]; column -1 is the name of the job
     this.mark = null; // {row, from, to}
+    this.marked_row = undefined; // the row that is painted as chosen
     this.is_new = false; // a range that was marked here, and that Python does not know yet
-    this.drag = null;
+    this.drag = null; // {row, from, x, start, by_touch}: while a range is drawn
+    this.later = null; // what came from Python meanwhile
   }
 
   find(className) {
@@ -34,6 +39,10 @@ class Grid {
   }
 
   draw(data) {
+    if (this.drag) {
+      this.later = data; // the cell under a finger has to stay, or the browser ends the gesture
+      return;
+    }
     const frame = this.find("frame");
     const had_focus = frame.contains(this.parent.activeElement ?? document.activeElement);
     const scrolled = this.data ? [frame.scrollLeft, frame.scrollTop] : null;
@@ -41,6 +50,7 @@ class Grid {
     this.frame = frame;
     this.numbers = new Intl.NumberFormat(data.language);
     if (!this.is_new) this.mark = this.chosen();
+    this.marked_row = this.mark?.row; // its cells are painted when they are filled
     this.set_theme();
     this.fill_frame();
     this.listen();
@@ -200,21 +210,91 @@ class Grid {
     frame.addEventListener("click", (event) => this.clicked(event, cell_of(event)));
     frame.addEventListener("pointerdown", (event) => {
       const cell = cell_of(event);
-      if (!cell || event.button !== 0 || event.pointerType !== "mouse" || event.shiftKey) return;
-      this.drag = cell.place;
-      window.addEventListener("pointerup", () => this.dropped(), { once: true }); // also outside the grid
+      if (!cell || event.button !== 0 || event.shiftKey) return;
+      if (event.pointerType === "mouse") this.begin(cell.place, event.clientX, false);
+      else this.hold(cell.place, event);
     });
-    frame.addEventListener("pointerover", (event) => {
-      const cell = cell_of(event);
-      this.say(cell);
-      if (cell && this.drag && event.buttons & 1 && cell.place.join() !== this.drag.join()) this.marked(this.drag[0], this.drag[1], cell.place[1]);
-    });
+    frame.addEventListener("pointerover", (event) => this.say(cell_of(event)));
+    // Without `passive: false` the browser would scroll while a finger draws.
+    frame.addEventListener("touchmove", (event) => this.drag && event.preventDefault(), { passive: false });
+    frame.addEventListener("contextmenu", (event) => this.drag?.by_touch && event.preventDefault());
     frame.addEventListener("focusin", (event) => this.say(cell_of(event)));
     frame.addEventListener("keydown", (event) => this.pressed(event));
     frame.addEventListener("keyup", (event) => {
       if (event.key === "Shift" && this.by_keys) this.send_range();
       if (event.key === "Shift") this.by_keys = false;
     });
+  }
+
+  // A finger scrolls, as everywhere; only after it has rested on a day it draws.
+  hold(place, event) {
+    const { clientX, clientY } = event;
+    const ends = new AbortController();
+    const stop = () => {
+      clearTimeout(timer);
+      ends.abort();
+    };
+    const timer = setTimeout(() => {
+      stop();
+      navigator.vibrate?.(20);
+      this.begin(place, clientX, true);
+      this.marked(place[0], place[1], place[1]);
+    }, HOLD_MS);
+    const given = { signal: ends.signal };
+    window.addEventListener("pointermove", (moved) => Math.hypot(moved.clientX - clientX, moved.clientY - clientY) > STILL && stop(), given);
+    window.addEventListener("pointerup", stop, given);
+    window.addEventListener("pointercancel", stop, given);
+  }
+
+  begin([row, from], x, by_touch) {
+    const ends = new AbortController();
+    const given = { signal: ends.signal }; // on the window: also outside of the grid
+    this.drag = { row, from, x, start: x, by_touch };
+    const end = () => {
+      ends.abort();
+      this.dropped();
+    };
+    window.addEventListener("pointermove", (event) => this.drawn(event, end), given);
+    window.addEventListener("pointerup", end, given);
+    window.addEventListener("pointercancel", end, given);
+    requestAnimationFrame(() => this.scroll_at_edge());
+  }
+
+  drawn(event, end) {
+    if (!this.drag.by_touch && !(event.buttons & 1)) return end(); // the button was released outside of the window
+    this.drag.x = event.clientX;
+    this.extend();
+  }
+
+  extend() {
+    const { row, from, x } = this.drag;
+    const to = this.column_at(x);
+    if (to !== from || this.is_new) this.marked(row, from, to);
+  }
+
+  // The column at a place of the screen, of those that can be seen.
+  column_at(x) {
+    const { left, right } = this.days_box();
+    const first = this.rows[this.drag.row].children[1].getBoundingClientRect();
+    const within = Math.min(Math.max(x, left + 1), right - 1);
+    return Math.max(this.place([0, Math.floor((within - first.left) / first.width)])[1], 0);
+  }
+
+  days_box() {
+    const { left, width } = this.rows[this.drag.row].firstChild.getBoundingClientRect();
+    const frame = this.frame.getBoundingClientRect();
+    return { left: left + width, right: frame.left + this.frame.clientWidth };
+  }
+
+  scroll_at_edge() {
+    if (!this.drag) return;
+    const { left, right } = this.days_box();
+    const past = this.drag.x > right - EDGE ? this.drag.x - right + EDGE : Math.min(this.drag.x - left - EDGE, 0);
+    const before = this.frame.scrollLeft;
+    const is_moved = Math.abs(this.drag.x - this.drag.start) > STILL;
+    if (this.is_new && is_moved && past) this.frame.scrollLeft += Math.sign(past) * Math.min(3 + Math.abs(past) / 4, 18);
+    if (this.frame.scrollLeft !== before) this.extend();
+    requestAnimationFrame(() => this.scroll_at_edge());
   }
 
   say(cell) {
@@ -238,8 +318,23 @@ class Grid {
   }
 
   dropped() {
+    const { row, from, by_touch } = this.drag;
     this.drag = null;
-    if (this.is_range() && this.is_new) this.send_range();
+    if (this.later) {
+      this.draw(this.later);
+      this.later = null;
+    }
+    if (!this.is_new) return;
+    if (this.is_range()) {
+      this.send_range();
+      return;
+    }
+    this.is_new = false;
+    this.mark = this.chosen();
+    this.paint_all();
+    if (!by_touch) return; // of a mouse a click follows
+    this.go([row, from]);
+    this.open();
   }
 
   pressed(event) {
@@ -296,6 +391,7 @@ class Grid {
     this.paint_all();
     const { days, texts } = this.data;
     const count = this.mark.to - this.mark.from + 1;
+    if (count === 1) return this.say(this.rows[row].children[from + 1]);
     const text = texts.marked.replace("{count}", this.numbers.format(count));
     this.find("said").textContent = `${this.data.jobs[row].name} · ${days[this.mark.from].text} – ${days[this.mark.to].text}: ${text}`;
   }
@@ -320,8 +416,10 @@ class Grid {
     this.ask({ what: "range", job: this.data.jobs[row].slug, first: this.data.days[from].day, last: this.data.days[to].day });
   }
 
+  // Only one row has chosen days: that of the mark, and before it that of the mark before.
   paint_all() {
-    this.rows.forEach((row) => this.paint(row.index));
+    for (const index of new Set([this.marked_row, this.mark?.row])) if (this.rows[index]) this.paint(index);
+    this.marked_row = this.mark?.row;
   }
 
   paint(index) {

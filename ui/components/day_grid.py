@@ -5,7 +5,7 @@ Streamlit has no element that can be clicked, drawn over and used by keyboard, s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -24,10 +24,12 @@ from ui.language import current, t
 
 __all__ = [
     "Asked",
+    "Cell",
     "Chosen",
     "GridRow",
     "asked_for",
     "attempt_colour",
+    "cells_of",
     "day_grid",
     "grid_data",
     "seconds_of",
@@ -41,6 +43,10 @@ STATES: tuple[DayState, ...] = (
 HERE = Path(__file__).parent
 
 
+Cell = list[Any] | None
+"""What the browser draws of a day: `[state, rows done, rows rejected, [[colour, seconds], …]]`; None: nothing was due."""
+
+
 @dataclass(frozen=True)
 class GridRow:
     """One job of the grid."""
@@ -49,7 +55,8 @@ class GridRow:
     name: str
     address: str
     """Of the job's page, relative to that of the calendar."""
-    days: Mapping[date, Sequence[ScheduledOutcome]]
+    cells: Sequence[Cell]
+    """One of each day, as `cells_of` makes them."""
     is_file: bool = False
     wrong: str = ""
     """Why every run of the job will fail; empty: nothing is known."""
@@ -75,7 +82,7 @@ class Asked:
 
 
 def day_grid(
-    rows: Sequence[GridRow], days: Sequence[date], today: date, chosen: Chosen | None, now: datetime, key: str
+    rows: Sequence[GridRow], days: Sequence[date], today: date, chosen: Chosen | None, key: str
 ) -> Asked | None:
     """Draws the grid. Returns what was asked for since the last drawing; None: nothing.
 
@@ -84,11 +91,10 @@ def day_grid(
         days: The days in order.
         today: It is marked.
         chosen: Is shown as chosen; None: nothing is.
-        now: The clock, for runs that have not ended.
         key: Session key of the grid.
     """
     answer = _component()(
-        data=grid_data(rows, days, today, chosen, now), key=key, on_asked_change=lambda: None, height="content"
+        data=grid_data(rows, days, today, chosen), key=key, on_asked_change=lambda: None, height="content"
     )
     return asked_for(answer.get("asked"), {row.slug for row in rows})
 
@@ -99,10 +105,8 @@ def waiting(key: str, slugs: Collection[str]) -> Asked | None:
     return asked_for(state.get("asked"), slugs) if state else None
 
 
-def grid_data(
-    rows: Sequence[GridRow], days: Sequence[date], today: date, chosen: Chosen | None, now: datetime
-) -> dict[str, Any]:
-    """Returns what the browser draws. A cell is None or `[state, rows done, rows rejected, [[colour, seconds], …]]`."""
+def grid_data(rows: Sequence[GridRow], days: Sequence[date], today: date, chosen: Chosen | None) -> dict[str, Any]:
+    """Returns what the browser draws."""
     return {
         "language": "it" if current() == "it" else "en-GB",
         "label": t("the state of each job on each of the last {count} days", count=len(days)),
@@ -118,7 +122,7 @@ def grid_data(
                 "address": row.address,
                 "is_file": row.is_file,
                 "wrong": row.wrong,
-                "cells": [_cell(row.days.get(day, ()), now) for day in days],
+                "cells": row.cells,
             }
             for row in rows
         ],
@@ -157,7 +161,21 @@ def _day(day: date, is_first: bool, today: date) -> dict[str, Any]:
     }
 
 
-def _cell(outcomes: Sequence[ScheduledOutcome], now: datetime) -> list[Any] | None:
+def cells_of(outcomes: Iterable[ScheduledOutcome], days: Sequence[date], now: datetime) -> list[Cell]:
+    """Returns the cells of a job.
+
+    Args:
+        outcomes: Of its scheduled times.
+        days: The days in order.
+        now: The clock, for runs that have not ended.
+    """
+    by_day: dict[date, list[ScheduledOutcome]] = {}
+    for outcome in outcomes:
+        by_day.setdefault(outcome.day, []).append(outcome)
+    return [_cell(by_day.get(day, ()), now) for day in days]
+
+
+def _cell(outcomes: Sequence[ScheduledOutcome], now: datetime) -> Cell:
     state = day_state(outcomes)
     if state == "nothing_due":
         return None

@@ -31,6 +31,6 @@ def default_environment_box(document: Mapping[str, Any]) -> None:
     )
     if chosen is not None and chosen != known:
         seen = read_stored(data.workspace().connections_file).sha256
-        changes.save_connections({**document, "default_environment": chosen}, "default_environment", seen)
+        changes.set_default_environment(chosen, seen)
         st.toast(t("Saved"), icon=":material/check:")
         st.rerun()

@@ -1,16 +1,26 @@
-"""The first minute's tour of a demo: five steps, each a link. It is above every view until it is closed."""
+"""The first minute's tour of a demo: five steps, each a link. It is above every view until it is closed.
+
+A closed tour stays closed: a cookie for each user and demo says so, as with the language.
+"""
 
 from __future__ import annotations
 
+import hashlib
+
 import streamlit as st
 
+from ui import data
+from ui.access import current_user
 from ui.components.links import link
 from ui.data.tour import TourStops, tour_stops
 from ui.language import t
 
-__all__ = ["offer", "show"]
+__all__ = ["cookie", "offer", "show"]
 
 _CLOSED = "tour_closed"
+"""Session key: True or False; not there before the user has chosen."""
+_WORDS = {True: "closed", False: "open"}
+"""Value of the session → of the cookie."""
 _STYLE = """<style>
 .st-key-tour a { background: none !important }
 .st-key-tour a span { font-weight: inherit !important }
@@ -24,7 +34,7 @@ _STYLE = """<style>
 
 def show() -> None:
     """Draws the tour, if this workspace is a demo and the visitor has not closed it."""
-    if st.session_state.get(_CLOSED):
+    if _is_closed():
         return
     stops = tour_stops()
     if stops is None:
@@ -41,8 +51,25 @@ def show() -> None:
 
 def offer() -> None:
     """Draws the button that brings a closed tour back."""
-    if st.session_state.get(_CLOSED) and tour_stops() is not None:
+    if _is_closed() and tour_stops() is not None:
         st.button(t("Tour of the demo"), icon=":material/explore:", type="tertiary", on_click=_reopen)
+
+
+def cookie() -> dict[str, str]:
+    """Returns the cookie with what the user chose in this session; empty: nothing."""
+    chosen = st.session_state.get(_CLOSED)
+    return {} if chosen is None else {_cookie_name(): _WORDS[chosen]}
+
+
+def _is_closed() -> bool:
+    chosen = st.session_state.get(_CLOSED)
+    return st.context.cookies.get(_cookie_name()) == _WORDS[True] if chosen is None else bool(chosen)
+
+
+def _cookie_name() -> str:
+    """Returns a name of its own for each user and demo: several share a browser, and one machine has several demos."""
+    of = f"{current_user().name}\0{data.root()}"
+    return f"pstt_tour_{hashlib.sha256(of.encode()).hexdigest()[:12]}"
 
 
 def _steps(stops: TourStops) -> None:

@@ -1,16 +1,16 @@
-"""What only the browser knows or keeps: whether the window is as narrow as a phone's, the chosen language, the history.
+"""What only the browser knows or keeps: whether the window is as narrow as a phone's, what the user prefers, the history.
 
 A component without anything to see reports the width when the page opens and when the window is turned or resized.
-Until it has, the browser's own name decides, so that a phone does not see a table first. It keeps the language in a
-cookie, because a session of Streamlit ends with a reload.
+Until it has, the browser's own name decides, so that a phone does not see a table first. It keeps what the user prefers in
+cookies, because a session of Streamlit ends with a reload.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
-
-from ui.language import COOKIE, chosen
 
 __all__ = ["PROBE", "is_narrow", "show_probe"]
 
@@ -43,18 +43,27 @@ export default function({{ data, setStateValue }}) {{
   const media = window.matchMedia('(max-width: {NARROW_PX}px)');
   const report = () => setStateValue('narrow', media.matches);
   if (media.matches !== data.narrow) report();
-  if (data.language) document.cookie = `{COOKIE}=${{data.language}}; path=/; max-age=31536000; SameSite=Lax`;
+  for (const [name, value] of Object.entries(data.cookies))
+    document.cookie = `${{name}}=${{value}}; path=/; max-age=31536000; SameSite=Lax`;
   media.addEventListener('change', report);
   return () => media.removeEventListener('change', report);
 }}
 """
 
 
-def show_probe() -> None:
-    """Draws the component; once on every page."""
+def show_probe(cookies: Mapping[str, str]) -> None:
+    """Draws the component; once on every page.
+
+    Args:
+        cookies: Name → value of what the user chose in this session; the browser keeps them for a year.
+    """
     probe = st.components.v2.component("pstt_viewport", js=_JS)
     probe(
-        key=PROBE, data={"narrow": is_narrow(), "language": chosen()}, on_narrow_change=lambda: None, height=1, width=1
+        key=PROBE,
+        data={"narrow": is_narrow(), "cookies": dict(cookies)},
+        on_narrow_change=lambda: None,
+        height=1,
+        width=1,
     )
 
 

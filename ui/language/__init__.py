@@ -16,7 +16,18 @@ import streamlit as st
 
 from ui.language.catalogue import Translations, translations
 
-__all__ = ["COOKIE", "LANGUAGES", "Language", "choose", "chosen", "current", "in_language", "t", "tn", "translated"]
+__all__ = [
+    "COOKIE",
+    "LANGUAGES",
+    "Language",
+    "choose",
+    "current",
+    "in_language",
+    "language_cookie",
+    "t",
+    "tn",
+    "translated",
+]
 
 Language = Literal["it", "en"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -41,9 +52,9 @@ def choose(language: Language) -> None:
     st.session_state[_CHOSEN] = language
 
 
-def chosen() -> Language | None:
-    """Returns what the user chose in this session; None: nothing."""
-    return current() if st.session_state.get(_CHOSEN) in LANGUAGES else None
+def language_cookie() -> dict[str, str]:
+    """Returns the cookie with what the user chose in this session; empty: nothing."""
+    return {COOKIE: current()} if st.session_state.get(_CHOSEN) in LANGUAGES else {}
 
 
 @contextmanager

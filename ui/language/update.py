@@ -90,7 +90,7 @@ def _order(entry: Entry) -> tuple[bool, str, str]:
 
 
 def _translation(id_: Id, before: Message | None, given: Mapping[str, str]) -> str | tuple[str, ...]:
-    if before is not None and before.string and isinstance(before.id, str) == isinstance(id_, str):
+    if before is not None and all(_strings(before)) and isinstance(before.id, str) == isinstance(id_, str):
         return before.string  # type: ignore[return-value]
     if isinstance(id_, str):
         return given.get(id_, "")

@@ -1,4 +1,4 @@
-"""The draft of a form of a database or cluster. It has no secret, and no field in which one may be typed."""
+"""The draft of a form of a database, cluster or schema registry. It has no secret, and no field in which one may be typed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ACCEPTED = "connection_draft"
 PREFIX = "c_"
 FREE_FIELDS = ("c_more", "c_options", "c_secret", "c_save", "c_delete", "c_confirm", "c_rename", "c_dsn")
 """Beginnings of the keys of buttons, and of fields whose text may have a password in it."""
-OF_ENTRY = {"type": "db_type", "writes": "allow_writes"}
-"""Field → key of the entry, where they differ."""
+OF_ENTRY = {"type": "db_type", "writes": "allow_writes", "auto_register": "others_register"}
+"""Field → key of the entry, where they differ. A registry's box asks for the opposite of its key."""
 _PASSWORD = re.compile(r"(?i)(pwd|passw|secret|token)|://[^/\s]*:[^/\s]*@")
 
 
@@ -31,8 +31,8 @@ def old_with_draft(kind: str, name: str, old: Mapping[str, Any]) -> dict[str, An
     """Offers the draft of this form.
 
     Args:
-        kind: `database` or `cluster`.
-        name: Of the entry; empty: a new one.
+        kind: `database`, `cluster` or `registry`.
+        name: Of the form: that of the entry; empty, or `+` of a registry: a new one.
         old: The entry as it is stored.
 
     Returns:

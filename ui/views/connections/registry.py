@@ -14,6 +14,7 @@ from ui.access import may
 from ui.components.text import plain
 from ui.language import t
 from ui.views.connections.cards import EDITED_ENTRY, secret_place, section_heading
+from ui.views.connections.entry_draft import old_with_draft, watch_entry
 from ui.views.connections.entry_saving import save_or_delete
 from ui.views.connections.fields import more_keys, secret_field, secret_file_name, text_fields
 
@@ -22,6 +23,8 @@ FOR_ALL = ""
 KEY = "schema_registry"
 LOGINS = {"": "", "basic": "password", "token": "bearer_token"}
 """How one signs in, and the key of the secret."""
+NEW = "+"
+"""Names the draft of a registry that is not in the file yet: the form asks for its place."""
 
 
 def show_registries(document: Mapping[str, Any]) -> None:
@@ -73,13 +76,18 @@ def edit_registry(document: Mapping[str, Any], place: str | None) -> None:
     """
     known = _registries(document)
     is_new = place is None
+    form = NEW if place is None else place
+    entry = old_with_draft("registry", form, {} if place is None else known.get(place, {}))
+    if entry is None:
+        return
+    typed_place = entry.pop("registry_of", FOR_ALL)
     if place is None:
         free = [name for name in (FOR_ALL, *document.get("kafka_connections", {})) if name not in known]
-        place = st.selectbox(t("Of"), free, format_func=_label, key="c_registry_of")
+        at = free.index(typed_place) if typed_place in free else 0
+        place = st.selectbox(t("Of"), free, index=at, format_func=_label, key="c_registry_of")
         if place is None:
             st.info(t("Each cluster has a registry of its own already."))
             return
-    entry = dict(known.get(place, {}))
     text_fields(entry, [("url", t("Address, https://…"))])
     secret_key = _login(entry)
     secret = None
@@ -89,7 +97,7 @@ def edit_registry(document: Mapping[str, Any], place: str | None) -> None:
     text_fields(entry, [("ssl_cafile", t("File of the authority (CA)"))])
     others_register = st.checkbox(
         t("Schemas are registered by others: a run with a new one is refused"),
-        value=entry.get("auto_register") is False,
+        value=bool(entry.pop("others_register", entry.get("auto_register") is False)),
         key="c_auto_register",
     )
     entry.pop("auto_register", None)
@@ -97,6 +105,7 @@ def edit_registry(document: Mapping[str, Any], place: str | None) -> None:
         entry["auto_register"] = False
     drawn = {"url", "username", "ssl_cafile", "auto_register", *LOGINS.values()} - {""}
     more_keys(entry, list(RegistryEntry.model_fields), frozenset(drawn))
+    watch_entry("registry", form)
     save_or_delete(
         _with(document, place, entry),
         _with(document, place, None),
@@ -104,14 +113,17 @@ def edit_registry(document: Mapping[str, Any], place: str | None) -> None:
         KEY if place == FOR_ALL else f"{KEY} of cluster {place}",
         is_new=is_new,
         users=None if is_new else partial(file_changes.uses_of_registry, place or None, known.keys() - {FOR_ALL}),
-        draft=("registry", place),
+        draft=("registry", form),
     )
 
 
 def _login(entry: dict[str, Any]) -> str:
     """Draws how one signs in; removes the keys of the other ways. Returns the key of the secret; empty: there is none."""
     words = {"": t("nothing"), "basic": t("user and password"), "token": t("bearer token")}
-    now = next((way for way, key in LOGINS.items() if key and entry.get(key)), "basic" if entry.get("username") else "")
+    stored = next(
+        (way for way, key in LOGINS.items() if key and entry.get(key)), "basic" if entry.get("username") else ""
+    )
+    now = str(entry.pop("registry_login", stored))
     way = st.selectbox(
         t("Sign-in by"),
         list(LOGINS),

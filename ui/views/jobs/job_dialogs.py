@@ -11,7 +11,7 @@ import streamlit as st
 from core.admin.edit_jobs import job_files
 from core.model.job import Job
 from ui import changes, data, drafts, file_changes
-from ui.components.backfills import choose_how
+from ui.components.backfills import choose_how, choose_value
 from ui.components.links import go
 from ui.components.problem import guarded
 from ui.components.runner_requests import follow
@@ -106,6 +106,10 @@ def _confirm_second_send(job: Job, at: datetime) -> bool | None:
 
 
 def _backfill(job: Job) -> None:
+    if (report := changes.watermark(job.slug)) is not None:
+        if choose_value(report, "backfill"):
+            _done()
+        return
     yesterday = data.now().astimezone(ZoneInfo(job.timezone)).date() - timedelta(days=1)
     chosen = st.date_input(t("From and to"), value=(yesterday, yesterday), format="DD/MM/YYYY", key="backfill_days")
     again = st.checkbox(t("Also times that succeeded before: readers see their messages again"), key="backfill_again")

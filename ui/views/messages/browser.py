@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import streamlit as st
 
 from core.admin.topic_messages import MessageQuery, ReadableMessage, TopicMessages
 from ui.access import may
-from ui.components.message import message_details, one_line
-from ui.components.problem import guarded
+from ui.components.message import message_details
 from ui.components.tables import choose
 from ui.components.text import plain
 from ui.data.messages import one_message, page_of_topic
 from ui.data.status import workspace_status
-from ui.formats import moment, number, size
+from ui.formats import number
 from ui.language import t, tn
+from ui.views.messages.asking import asking
+from ui.views.messages.follow import follow, follow_switch, was_ended
+from ui.views.messages.rows import message_row
 
 __all__ = ["show_messages"]
 
 PER_PAGE = 50
-SHOWN_KEY = 60
-SHOWN_VALUE = 120
 _MORE = (
-    "topic_value", "topic_oldest", "topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until",
+    "topic_value", "topic_where", "topic_oldest", "topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until",
 )  # fmt: skip
 """Query parameters of the filters that are closed at first."""
 _PAGES = "topic_pages"
@@ -40,13 +39,23 @@ def show_messages(cluster: str, topic: str) -> None:
     if not may("messages"):
         st.info(t("The messages themselves are shown to operators."), icon=":material/lock:")
         return
-    query = _filters()
-    if query is not None:
-        guarded(_page)(cluster, topic, query)
+    query, is_followed = _filters()
+    if query is None:
+        return
+    if is_followed:
+        follow(cluster, topic, query)
+        return
+    if was_ended():
+        st.info(t("Following has stopped by itself. Switch it on again to go on."), icon=":material/sensors_off:")
+    asking(_page)(cluster, topic, query)
 
 
-def _filters() -> MessageQuery | None:
-    """Draws the filters; None: one of them cannot be read. Most are closed until they are used: a phone shows messages first."""
+def _filters() -> tuple[MessageQuery | None, bool]:
+    """Draws the filters, most of them closed until they are used: a phone shows messages first.
+
+    Returns:
+        The query, None if a filter cannot be read; and whether the topic is followed.
+    """
     zone = workspace_status().timezone
     with st.container(horizontal=True, vertical_alignment="bottom"):
         key = st.text_input(
@@ -59,7 +68,8 @@ def _filters() -> MessageQuery | None:
             width=300,
         )
         exact = st.checkbox(t("exactly this key"), key="topic_exact", bind="query-params", width="content")
-        if st.button(t("Read again"), key="topic_again", icon=":material/refresh:"):
+        is_followed = follow_switch()
+        if st.button(t("Read again"), key="topic_again", icon=":material/refresh:", disabled=is_followed):
             st.session_state.pop(_READ, None)
             st.session_state.pop(_PAGES, None)
     is_used = any(st.query_params.get(name) for name in _MORE)
@@ -69,6 +79,17 @@ def _filters() -> MessageQuery | None:
     ):
         value = st.text_input(
             t("The value contains"), max_chars=1000, key="topic_value", bind="query-params", width=300
+        )
+        where = st.text_input(
+            t("A field of the value"),
+            placeholder="BODY.BARCODE = 'X'",
+            help=t(
+                "Names as they are in the JSON, with dots between them; LINES[0].SKU for an element. Operators: = != < > CONTAINS, IN, IS NULL, AND, OR, NOT; texts in single quotes."
+            ),
+            max_chars=1000,
+            key="topic_where",
+            bind="query-params",
+            width=300,
         )
         text = st.text_input(
             t("Partitions"), placeholder=t("all, or 0, 3, 5"), key="topic_partitions", bind="query-params", width=200
@@ -88,8 +109,8 @@ def _filters() -> MessageQuery | None:
         partitions = tuple(int(part) for part in text.replace(" ", "").split(",") if part)
     except ValueError:
         st.warning(t("Partitions are numbers, with a comma between them."), icon=":material/warning:")
-        return None
-    return MessageQuery(
+        return None, is_followed
+    query = MessageQuery(
         partitions=partitions,
         first_offset=None if first is None else int(first),
         last_offset=None if last is None else int(last),
@@ -98,9 +119,11 @@ def _filters() -> MessageQuery | None:
         key=key,
         key_match="exact" if exact else "contains",
         value=value,
+        where=where,
         newest_first=not oldest,
         limit=PER_PAGE,
     )
+    return query, is_followed
 
 
 def _aware(at: datetime | None, zone: str) -> datetime | None:
@@ -154,28 +177,21 @@ def _messages(cluster: str, found: TopicMessages, zone: str) -> None:
     pages = st.session_state[_PAGES][1]
     index = None
     if found.messages:
-        rows = [_row(message, zone) for message in found.messages]
+        rows = [message_row(message, zone) for message in found.messages]
         index = choose(rows, f"topic_messages_{len(pages)}_{found.next}", most_px=420)
     _turning(found, pages)
     if index is not None:
-        guarded(_selected)(cluster, found.messages[index], zone)
-
-
-def _row(message: ReadableMessage, zone: str) -> dict[str, Any]:
-    stored = message.stored
-    return {
-        t("Key"): one_line(message.key, SHOWN_KEY),
-        t("Time"): moment(stored.at, zone, seconds=True),
-        t("Partition"): stored.partition,
-        t("Offset"): stored.offset,
-        t("Size"): size(stored.size_bytes),
-        t("Run"): stored.header("run_id") or "–",
-        t("Value"): t("tombstone") if stored.value is None else one_line(message.value, SHOWN_VALUE),
-    }
+        asking(_selected)(cluster, found.messages[index], zone)
 
 
 def _turning(found: TopicMessages, pages: list[str]) -> None:
     """Draws how far the page looked, and the buttons to other pages."""
+    if found.missing:
+        names = ", ".join(f"**{plain(path)}**" for path in found.missing)
+        st.warning(
+            t("None of these messages has {paths}: check how the names are written.", paths=names),
+            icon=":material/spellcheck:",
+        )
     looked = tn(
         found.examined,
         "It looked through 1 message.",

@@ -6,36 +6,35 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui.components.problem import guarded
+from ui.access import may
 from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.messages import groups
 from ui.formats import number
 from ui.language import t, tn
+from ui.views.messages.asking import asking
+from ui.views.messages.reset import FOUND, RESETTING, show_reset
 
 if TYPE_CHECKING:
     from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
 
 __all__ = ["show_groups"]
 
-_FOUND = "groups_found"
-"""Session key: the topic that was asked for, and its groups."""
-
 
 def show_groups(cluster: str, topic: str) -> None:
     """Draws the groups; the cluster is asked again when the button is used."""
     if st.button(t("Read again"), key="groups_again", icon=":material/refresh:"):
-        st.session_state.pop(_FOUND, None)
-    guarded(_groups)(cluster, topic)
+        st.session_state.pop(FOUND, None)
+    asking(_groups)(cluster, topic)
 
 
 def _groups(cluster: str, topic: str) -> None:
-    known = st.session_state.get(_FOUND)
+    known = st.session_state.get(FOUND)
     if known is None or known[0] != (cluster, topic):
-        st.session_state.pop(_FOUND, None)
+        st.session_state.pop(FOUND, None)
         with st.spinner(t("asking the cluster …")):
             known = ((cluster, topic), groups(cluster, topic))
-        st.session_state[_FOUND] = known
+        st.session_state[FOUND] = known
     found: GroupsOfTopic = known[1]
     if found.note:
         st.info(t("A mock broker, as that of the demo, does not list consumer groups."), icon=":material/info:")
@@ -44,6 +43,7 @@ def _groups(cluster: str, topic: str) -> None:
         st.info(t("No consumer group reads this topic, or has read it."), icon=":material/group_off:")
     for index, group in enumerate(found.groups):
         _group(group, index)
+    show_reset(cluster, topic)
     if found.asked < found.total:
         st.caption(
             t(
@@ -61,6 +61,13 @@ def _groups(cluster: str, topic: str) -> None:
                 count=number(found.refused),
             )
         )
+
+
+def _why_not(group: ConsumerGroup) -> str | None:
+    """Returns why the offsets of a group cannot be reset; None: they can."""
+    if not may("reset offsets"):
+        return t("only an admin may do this")
+    return t("It has members: stop its consumers first.") if group.members else None
 
 
 def _group(group: ConsumerGroup, index: int) -> None:
@@ -95,6 +102,14 @@ def _group(group: ConsumerGroup, index: int) -> None:
                 f"members_{index}",
                 most_px=320,
             )
+        if st.button(
+            t("Reset its offsets"),
+            key=f"reset_group_{index}",
+            icon=":material/restart_alt:",
+            disabled=not may("reset offsets") or bool(group.members),
+            help=_why_not(group),
+        ):
+            st.session_state[RESETTING] = group.name
 
 
 def _partition(group: ConsumerGroup, part: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import streamlit as st
 
 from ui.components.links import go, link
 from ui.components.message import message_details
-from ui.components.problem import guarded
 from ui.components.text import plain
 from ui.data.messages import one_message, run_message, run_of
 from ui.data.status import workspace_status
 from ui.formats import number
 from ui.language import t
+from ui.views.messages.asking import asking
 
 __all__ = ["show_one", "show_run"]
 
@@ -44,7 +44,7 @@ def show_one(cluster: str, topic: str, at: str) -> None:
             go("messages", topic=topic, at=f"{partition}@{offset - 1}", **of)
         if st.button(t("Next offset"), key="one_next", icon=":material/arrow_forward:"):
             go("messages", topic=topic, at=f"{partition}@{offset + 1}", **of)
-    guarded(_one)(cluster, topic, partition, offset)
+    asking(_one)(cluster, topic, partition, offset)
 
 
 def _one(cluster: str, topic: str, partition: int, offset: int) -> None:
@@ -63,7 +63,7 @@ def show_run(run_id: str, at: str) -> None:
     run = run_of(run_id)
     link("runs", t("open run {id}", id=run.run_id), icon=":material/arrow_back:", run=run.run_id)
     st.title(plain(run.job_name), anchor=False)
-    guarded(_of_run)(run.run_id, at)
+    asking(_of_run)(run.run_id, at)
 
 
 def _of_run(run_id: str, at: str) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from ui.components.links import go
-from ui.components.problem import guarded
 from ui.components.tables import choose
 from ui.data.messages import clusters, topic_page
 from ui.formats import number
 from ui.language import t, tn
+from ui.views.messages.asking import asking
 
 if TYPE_CHECKING:
     from core.kafka.topic_list import TopicSummary
@@ -45,7 +45,7 @@ def show_topics(asked_cluster: str) -> None:
             bind="query-params",
             width=360,
         )
-    guarded(_list)(cluster, text.strip())
+    asking(_list)(cluster, text.strip())
 
 
 def _list(cluster: str, text: str) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from core.errors import ConfigError
 from core.model.job import Incremental, Job
 from core.model.window import Cursor
+from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
 from core.records.rights import Caller, require
 from core.records.watermarks import Watermark
 from core.run.incremental import start_of
 from core.sql.incremental import cursor_text, latest
 
-__all__ = ["CANNOT_BE_SEEN", "INSTEAD", "WatermarkReport", "set_watermark", "watermark_of"]
+__all__ = [
+    "CANNOT_BE_SEEN",
+    "INSTEAD",
+    "SentFrom",
+    "WatermarkReport",
+    "backfill_from",
+    "set_watermark",
+    "watermark_of",
+]
 
 CANNOT_BE_SEEN = "Updates that leave the cursor as it is, and deletes, cannot be seen this way."
 INSTEAD = (
@@ -39,6 +50,14 @@ class WatermarkReport:
     """And up to this time, aware; None: the cursor is no time."""
     problem: str = ""
     """Why the next run cannot read; empty: it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentFrom:
+    """A watermark that was set, and the request for the run that sends the rows after it."""
+
+    report: WatermarkReport
+    request_id: int
 
 
 def watermark_of(opened: OpenWorkspace, job: Job, now: datetime) -> WatermarkReport:
@@ -76,24 +95,46 @@ def set_watermark(
         AccessRefused: The caller may not change jobs.
         ConfigError: The job is not incremental, it is no value of its cursor, or there is no reason.
     """
+    with opened.ledger.transaction():
+        _set(opened.ledger, job, value, why, caller, now, {})
+    return watermark_of(opened, job, now)
+
+
+def backfill_from(opened: OpenWorkspace, job: Job, value: str, *, why: str, caller: Caller, now: datetime) -> SentFrom:
+    """Sends the rows of an incremental job after a value again: sets its watermark and asks the runner for a run.
+
+    Both are one change with one line in the audit trail, which has the number of the request.
+
+    Args and Raises: as `set_watermark`.
+    """
+    require(caller, "run")
+    ledger = opened.ledger
+    args: dict[str, Any] = {"at": None, "parameters": {}, "again": False}
+    with ledger.transaction():
+        number = ledger.requests.submit("run", job=job.slug, args=args, asked_by=caller.name, now=now)
+        _set(ledger, job, value, why, caller, now, {"request": number})
+    return SentFrom(watermark_of(opened, job, now), number)
+
+
+def _set(
+    ledger: Ledger, job: Job, value: str, why: str, caller: Caller, now: datetime, more: Mapping[str, int]
+) -> None:
+    """Writes a watermark and its line of the audit trail, within a transaction; raises as `set_watermark`."""
     require(caller, "watermark")
     incremental = _incremental(job)
     at = _position(value, incremental)
     if not why.strip():
         raise ConfigError("a changed watermark needs a reason", remedy="give it by --why TEXT", key="why")
-    ledger = opened.ledger
-    with ledger.transaction():
-        before = ledger.watermarks.get(job.slug)
-        ledger.watermarks.set(job.slug, incremental, at, changed_by=caller.name, why=why.strip(), now=now)
-        ledger.audit.add(
-            caller.name,
-            "watermark",
-            f"job {job.slug}",
-            now,
-            before={"value": before.cursor.text} if before else None,
-            after={"value": at.text, "why": why.strip()},
-        )
-    return watermark_of(opened, job, now)
+    before = ledger.watermarks.get(job.slug)
+    ledger.watermarks.set(job.slug, incremental, at, changed_by=caller.name, why=why.strip(), now=now)
+    ledger.audit.add(
+        caller.name,
+        "watermark",
+        f"job {job.slug}",
+        now,
+        before={"value": before.cursor.text} if before else None,
+        after={"value": at.text, "why": why.strip(), **more},
+    )
 
 
 def _position(text: str, incremental: Incremental) -> Cursor:
