@@ -1,4 +1,4 @@
-"""Partitioned runs: overhead with one process, gain of two, memory of each process, and how even parts are on Zipf data."""
+"""Partitioned runs: overhead with one process, gain of two, Dask, memory of each process, how even parts are on Zipf data."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import json
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
 
 from bench.figures import Figure
+from bench.processes import cpu_of_children
 from bench.table import QUERY, make_table
+from tests.rigs.dask import DaskRig
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
-from tests.rigs.workspace import command, environment, make_workspace
+from tests.rigs.workspace import PASSWORD_VARIABLE, command, environment, make_workspace
 
 POLL_S = 0.2
 # 1/x of a uniform number: the first values have most rows, and the tail is long.
@@ -30,7 +35,8 @@ class Run:
 
     seconds: float = 0
     document: dict[str, Any] = field(default_factory=dict)
-    cpu_s: dict[int, float] = field(default_factory=dict)
+    cpu_s: float = 0
+    """User and system time of the run's process with its children, and of Dask's workers with theirs."""
     resident_mb: dict[int, list[float]] = field(default_factory=dict)
     """Process → its memory in MB, five times a second."""
 
@@ -40,22 +46,31 @@ class Run:
         return float(self.document["acknowledged"]) / self.seconds
 
     def look(self, process: psutil.Process) -> None:
-        """Reads CPU and memory of the process of the run and of those of its parts."""
+        """Reads the memory of the process of the run and of those of its parts."""
         try:
             family = [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             return
         for one in family:
             try:
-                times = one.cpu_times()
-                self.cpu_s[one.pid] = times.user + times.system
                 self.resident_mb.setdefault(one.pid, []).append(one.memory_info().rss / 1e6)
             except psutil.NoSuchProcess:
                 continue
 
 
-def run_once(folder: Path, env: dict[str, str], at: int) -> Run:
-    """Runs the job of a workspace for a scheduled time of its own."""
+def cpu_of(workers: Sequence[psutil.Process]) -> float:
+    """Returns the seconds of processor time of these processes and their children, also of those that have ended."""
+    total = 0.0
+    for worker in workers:
+        for one in [worker, *worker.children(recursive=True)]:
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def run_once(folder: Path, env: dict[str, str], at: int, workers: Sequence[psutil.Process] = ()) -> Run:
+    """Runs the job of a workspace for a scheduled time of its own; `workers` are those of Dask."""
+    before = (cpu_of_children() or 0) + cpu_of(workers)
     words = command("run", "export", "--json", "--at", f"2026-01-{1 + at:02}T02:00")
     run, started = Run(), time.perf_counter()
     process = subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.PIPE)
@@ -64,6 +79,7 @@ def run_once(folder: Path, env: dict[str, str], at: int) -> Run:
         run.look(known)
         time.sleep(POLL_S)
     run.seconds = time.perf_counter() - started
+    run.cpu_s = (cpu_of_children() or 0) + cpu_of(workers) - before
     run.document = json.loads(process.stdout.read() if process.stdout else b"{}")
     if run.document.get("verdict") != "complete":
         raise SystemExit(f"the run is not complete: {run.document.get('error')}")
@@ -74,7 +90,7 @@ def line(name: str, run: Run) -> str:
     """Returns a row of the table."""
     peak = max(max(points) for points in run.resident_mb.values())
     return (
-        f"{name:<34} {run.document['rows_read']:>11,} {run.seconds:>7.1f} {run.rate:>9,.0f} {sum(run.cpu_s.values()):>7.1f}"
+        f"{name:<34} {run.document['rows_read']:>11,} {run.seconds:>7.1f} {run.rate:>9,.0f} {run.cpu_s:>7.1f}"
         f" {len(run.resident_mb):>9} {peak:>8.0f}"
     )
 
@@ -99,8 +115,16 @@ def spread(run: Run) -> float:
 
 
 def main(rows: int, parts: int, repeat: int) -> None:
-    """Measures all of it and prints the figures."""
-    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
+    """Measures all of it and prints the figures: medians of runs that take turns."""
+    with (
+        PostgresRig() as postgres,
+        KafkaRig(for_long=True) as kafka,
+        tempfile.TemporaryDirectory() as folder,
+        ExitStack() as stack,
+    ):
+        dask = stack.enter_context(DaskRig(Path(folder) / "dask", {PASSWORD_VARIABLE: postgres.password}))
+        dask.add_workers(2)
+        workers = [psutil.Process(worker.server.pid) for worker in dask.workers]
         make_table(postgres, rows)
         with postgres.connect() as connection:
             connection.execute(ZIPF.format(rows=rows).encode())
@@ -123,22 +147,32 @@ def main(rows: int, parts: int, repeat: int) -> None:
 
         plain = place("plain", QUERY, None, "barcode")
         split = place("split", QUERY, "arrivetimestamp", "barcode")
-        contestants = [("without partitions", plain, 1), (f"{parts} parts, 1 process", split, 1)]
-        contestants.append((f"{parts} parts, 2 processes", split, 2))
-        best: dict[str, Run] = {}
+        local, on_dask = "PSTT_RUN_PROCESSES", {"DASK_SCHEDULER_ADDRESS": dask.address}
+        contestants: dict[str, tuple[Path, dict[str, str]]] = {
+            "without partitions": (plain, {}),
+            f"{parts} parts, 1 process": (split, {local: "1"}),
+            f"{parts} parts, 2 processes": (split, {local: "2"}),
+            f"{parts} parts, 2 Dask workers": (split, on_dask),
+        }
+        runs: dict[str, list[Run]] = {name: [] for name in contestants}
         print(f"{'':<34} {'rows':>11} {'s':>7} {'msg/s':>9} {'CPU s':>7} {'processes':>9} {'peak MB':>8}")
         for turn in range(repeat):
-            for number, (name, where, processes) in enumerate(contestants):
-                env = environment(postgres, PSTT_RUN_PROCESSES=str(processes))
-                run = run_once(where, env, turn * len(contestants) + number)
-                print(line(name, run), flush=True)
-                if name not in best or run.seconds < best[name].seconds:
-                    best[name] = run
+            for number, (name, (where, variables)) in enumerate(contestants.items()):
+                at = turn * len(contestants) + number
+                used = workers if variables is on_dask else ()
+                runs[name].append(run_once(where, environment(postgres, **variables), at, used))
+                print(line(name, runs[name][-1]), flush=True)
         zipf = place("zipf", "SELECT id, n FROM zipf", "id", "id")
         skewed = run_once(zipf, environment(postgres, PSTT_RUN_PROCESSES="2"), 0)
         print(line(f"{parts} parts of Zipf data, 2 processes", skewed), end="\n\n")
-    whole, one, two = (best[name] for name, *_ in contestants)
-    print(Figure("overhead of partitions with one process, %", 100 * (one.seconds / whole.seconds - 1), "≤ 5 %"))
-    print(Figure("two processes against one", one.seconds / two.seconds, "≥ 1.2"))
+    whole_s, one_s, two_s, dask_s = (median(run.seconds for run in some) for some in runs.values())
+    whole_cpu, one_cpu, two_cpu, dask_cpu = (median(run.cpu_s for run in some) for some in runs.values())
+    print(Figure("overhead of partitions with one process, %", 100 * (one_s / whole_s - 1), "≤ 5 %"))
+    print(Figure("the same of processor time, %", 100 * (one_cpu / whole_cpu - 1), "≤ 5 %"))
+    print(Figure("two processes against one", one_s / two_s, "≥ 1.2"))
+    print(Figure("two Dask workers against two processes", two_s / dask_s, "≥ 0.9"))
+    print(Figure("the same of processor time", two_cpu / dask_cpu, "≥ 0.9"))
     print(Figure("largest against smallest part of Zipf data, %", spread(skewed), "≤ 20 %"))
-    print(Figure("growth of memory of a process, %", max(growth(run) for run in (one, two)), "≤ 10 %"))
+    print(
+        Figure("growth of memory of a process, %", max(growth(run) for some in runs.values() for run in some), "≤ 10 %")
+    )

@@ -9,17 +9,22 @@ import os
 import queue
 import sys
 import threading
-from typing import IO
+from contextlib import closing
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 import typer
-from loguru import logger
 
 from core.app import App
 from core.cli.options import WorkspaceOption
-from core.errors import PsttError, RunCancelled
+from core.errors import RunCancelled
 from core.run.cancellation import Stop
-from core.run.parts import PartError, PartProgress, PartResult, PartTask, encode
+from core.run.kept_publishers import KeptPublishers
+from core.run.parts import PartProgress, PartTask, encode
+
+if TYPE_CHECKING:
+    from core.run.part import PartSettings
 
 __all__ = ["app"]
 
@@ -31,32 +36,30 @@ def part(workspace: WorkspaceOption = None) -> None:
     """Runs parts of a run; the process of the run starts it."""
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no event
-    with App.open(workspace) as opened:
+    # Loads pyarrow: here, while the coordinator still splits the query, and not with the first task.
+    from core.run.part import PartSettings
+
+    with App.open(workspace) as opened, closing(KeptPublishers()) as publishers:
         inbox = _Inbox(sys.stdin.buffer)
+        settings = PartSettings(worker=f"process {os.getpid()}", publishers=publishers)
         while (line := inbox.next()) is not None:
-            events.write(_run(line, opened, inbox, events) + b"\n")
+            events.write(_run(line, opened, inbox, events, settings) + b"\n")
             events.flush()
             inbox.done()
 
 
-def _run(line: bytes, opened: App, inbox: _Inbox, events: IO[bytes]) -> bytes:
+def _run(line: bytes, opened: App, inbox: _Inbox, events: IO[bytes], settings: PartSettings) -> bytes:
     """Runs one task; returns its result as a line."""
-    from core.run.part import PartSettings, run_part  # loads pyarrow
+    from core.run.part import run_part  # loads pyarrow
 
     def report(progress: PartProgress) -> None:
         events.write(encode(progress) + b"\n")
         events.flush()
 
     task = msgspec.json.decode(line, type=PartTask)
-    before_commit = inbox.wait_until_stored if task.confirm else lambda: None
-    settings = PartSettings(worker=f"process {os.getpid()}", before_commit=before_commit)
-    try:
-        return encode(run_part(task, opened, stop=inbox.stop, report=report, settings=settings))
-    except Exception as error:  # noqa: BLE001 - the run has to know it; a repeated part would meet it again
-        name = type(error).__name__
-        logger.opt(exception=error).error("unexpected {} in part {} of run {}", name, task.index, task.run_id)
-        defect = PsttError(f"unexpected {name}", remedy="this is a defect of PSTT Kafka: report it")
-        return encode(PartResult(index=task.index, attempt=task.attempt, error=PartError.of(defect)))
+    if task.confirm:
+        settings = replace(settings, before_commit=inbox.wait_until_stored)
+    return encode(run_part(task, opened, stop=inbox.stop, report=report, settings=settings))
 
 
 class _Inbox:

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from core.errors import ConfigError, LedgerBusy, StorageFailed
+from core.errors import ConfigError
 from core.records.named_sql import load_named_sql
+from core.records.sqlite_errors import errors_of_edits, is_busy
 
 __all__ = ["EditsFile"]
 
@@ -35,6 +36,7 @@ class EditsFile:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.sql = load_named_sql("edits.sql")
+        self._translated = errors_of_edits(file, BUSY_TIMEOUT_S).translated
         with self._translated():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ class EditsFile:
                     self._db.close()
                     raise
             except (sqlite3.OperationalError, OSError) as error:
-                if "locked" in str(error) or "busy" in str(error):
+                if is_busy(error):
                     raise
                 self._db = self._read_only()
 
@@ -115,26 +117,3 @@ class EditsFile:
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise LedgerBusy(
-                    f"{self.file.name} is held by another process",
-                    why=f"waited {BUSY_TIMEOUT_S:.0f} s",
-                    remedy="look for a stuck PSTT Kafka process on this machine",
-                ) from None
-            raise self._unusable(error) from None
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise self._unusable(error) from None
-
-    def _unusable(self, error: Exception) -> StorageFailed:
-        return StorageFailed(
-            f"{self.file} cannot be used",
-            why=str(error),
-            remedy="check the disk and the folder's permissions; if the file is damaged, move it away: "
-            "it has only old versions of SQL files and drafts",
-        )

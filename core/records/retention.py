@@ -23,7 +23,7 @@ from core.errors import PsttError, StorageFailed
 from core.records.damaged_segments import quoted
 from core.records.known_since import KnownSince
 from core.records.metrics import Metrics
-from core.records.metrics_file import MUCH_MEMORY, FileHeld, FileUnreadable, copying, opened, remove
+from core.records.metrics_file import MUCH_MEMORY, NEW_FILE, FileHeld, FileUnreadable, copying, opened, remove
 from core.records.metrics_queries import make_zone, metrics_sql
 from core.records.roll_up_note import read_note, write_note
 from core.workspace.atomic import replace_file
@@ -240,7 +240,7 @@ def _is_worth_it(file: Path) -> bool:
 
 def _rewrite(metrics: Metrics, aside: Path) -> None:
     """Copies every table into a new file, in the order in which the rows are stored."""
-    with duckdb.connect(str(aside), config={"threads": 1, "memory_limit": MUCH_MEMORY}) as db:
+    with duckdb.connect(str(aside), config={"threads": 1, "memory_limit": MUCH_MEMORY, **NEW_FILE}) as db:
         metrics.prepare(db, is_new=True)
         _attach(db, metrics.file)
         for table in TABLES:

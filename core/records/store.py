@@ -19,8 +19,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Self
 
-from core.errors import ConfigError, LedgerBusy, StorageFailed
+from core.errors import ConfigError, StorageFailed
 from core.records.named_sql import load_named_sql
+from core.records.sqlite_errors import errors_of_ledger, primary_code
 
 __all__ = ["Store", "StorePart"]
 
@@ -71,6 +72,7 @@ class Store:
         """When the file was copied into memory, in seconds of the monotonic clock; None: the file itself is open."""
         self._in_transaction = False
         self._seen_version = 0
+        self._translated = errors_of_ledger(file, BUSY_TIMEOUT_S).translated
         with self._translated():
             self._opened = self._open()
 
@@ -106,7 +108,7 @@ class Store:
             opened = self._prepared(sqlite3.connect(self.file, timeout=BUSY_TIMEOUT_S, isolation_level=None))
             self._copied_at = None
         except (sqlite3.OperationalError, OSError) as error:
-            if isinstance(error, sqlite3.Error) and _code(error) not in UNWRITABLE:
+            if isinstance(error, sqlite3.Error) and primary_code(error) not in UNWRITABLE:
                 raise
             copy = self._copy()
             if copy is None:
@@ -229,32 +231,6 @@ class Store:
         finally:
             self._in_transaction = False
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise LedgerBusy(
-                    f"the ledger {self.file.name} is held by another process",
-                    why=f"waited {BUSY_TIMEOUT_S:.0f} s",
-                    remedy="look for a stuck PSTT Kafka process on this machine",
-                ) from None
-            is_full = _code(error) == sqlite3.SQLITE_FULL
-            raise StorageFailed(
-                f"the ledger {self.file} cannot be {'written' if is_full else 'used'}",
-                why=str(error),
-                remedy="make room on the disk of the workspace"
-                if is_full
-                else "check the disk and the folder's permissions",
-            ) from None
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise StorageFailed(
-                f"the ledger {self.file} cannot be used",
-                why=str(error),
-                remedy="move the file away to begin a new ledger; the sends stay in metrics.duckdb",
-            ) from None
-
 
 class StorePart:
     """The statements of one `.sql` file, run on an open `Store` that several parts share.
@@ -280,11 +256,6 @@ class StorePart:
         """Runs the named statement in a transaction of its own. Returns the number of rows it changed."""
         with self._store.transaction() as db:
             return db.execute(self._sql[name], values).rowcount
-
-
-def _code(error: sqlite3.Error) -> int:
-    """Returns SQLite's primary code, which is the lowest byte of an extended one (SQLITE_IOERR_SHMSIZE)."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def _version(db: sqlite3.Connection) -> int:

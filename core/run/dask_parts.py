@@ -7,13 +7,16 @@ and the task that takes it begins; a second one ends at once, and the part is re
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -46,7 +49,11 @@ End = TypeVar("End", bound=PartEvent | None)
 
 WITH_SECRETS = ("connections.json", ".env")
 """They stay here: a part gets references instead."""
-POLL_S = 0.2
+POLL_S = 0.5
+"""How often the queues are read while parts read: each time is two questions to the scheduler. A task that ends wakes
+the coordinator at once."""
+FAST_POLL_S = 0.1
+"""While a part sends its files or waits until they are stored."""
 WORKERS_EVERY_S = 2.0
 """How often the list of workers is read while a part is silent."""
 SILENT_S = 3.0
@@ -57,6 +64,8 @@ NO_WORKERS_S = 30.0
 """How long parts wait for a first worker, for example while one is restarted."""
 ANSWER_S = 15.0
 """How long the scheduler may take to answer a short question."""
+RELEASE_S = 5.0
+"""How long workers may take to end the processes of a run; those that do not answer end them after a minute."""
 FORCE_S = 5.0
 """After `cancel`, a worker ends a part by force itself; this long its report may take."""
 
@@ -74,6 +83,8 @@ class _Part:
     """Its worker in Dask; empty: it has not begun."""
     worker: str = ""
     """The same for display."""
+    is_ending: bool = False
+    """Whether it commits, or its files are arriving."""
     heard_at: float = 0.0
     """When it reported last; later by the time in which this side did not listen."""
     files: dict[str, BinaryIO] = field(default_factory=dict)
@@ -118,9 +129,22 @@ class DaskParts:
         self._early: list[PartEvent] = []
         """Events that are known before the caller asks for them."""
         self._is_examined = False
+        self._woken = threading.Event()
+        """Set when a task ends."""
         self._force_at: float | None = None
         self._workers_at = self._listened_at = clock()
         self._no_workers_s = 0.0
+
+    def prepare(self, task: PartTask, parts: int) -> None:
+        """Examines the workers, each of which starts a process if all get a part; see `PartExecutor`.
+
+        Raises:
+            PsttError: As `start`.
+        """
+        with self._answering():
+            prepares = parts >= len(self._client.nthreads())
+            unwritten = msgspec.structs.replace(task, needs=[])  # what parts read may be made only after the split
+            self._examine(self._order(unwritten, self._name, prepares=prepares))
 
     def start(self, task: PartTask) -> None:
         """Submits a part; see `PartExecutor`.
@@ -141,6 +165,7 @@ class DaskParts:
                 call_by_name("core.run.dask_worker", "run_order"), order, key=token_name, pure=False, retries=0
             )
         self._parts[task.index, task.attempt] = _Part(task, future, token, stored)
+        future.add_done_callback(lambda _: self._woken.set())
 
     def events(self, timeout_s: float) -> list[PartEvent]:
         """Waits for events; see `PartExecutor`.
@@ -163,7 +188,9 @@ class DaskParts:
                 self._listened_at = self._clock()
                 if found or not self._parts or self._listened_at >= deadline:
                     return found
-                time.sleep(min(POLL_S, deadline - self._listened_at))
+                poll_s = FAST_POLL_S if any(part.is_ending for part in self._parts.values()) else POLL_S
+                self._woken.wait(min(poll_s, deadline - self._listened_at))
+                self._woken.clear()
 
     def cancel(self, within_s: float) -> None:
         """Asks every part to end; see `PartExecutor`."""
@@ -191,9 +218,20 @@ class DaskParts:
                 queue.get(batch=True, callback_timeout=5)
                 queue.close()
         with suppress(Exception):
+            self._release()
+        with suppress(Exception):
             self._client.close(timeout=5)
 
-    def _order(self, task: PartTask, token_name: str) -> bytes:
+    def _release(self) -> None:
+        """Ends the processes that workers keep for this run."""
+
+        async def release(run: str) -> None:
+            await asyncio.to_thread(import_module("core.run.dask_worker").release, run)
+
+        if self._is_examined:
+            self._client.run(release, f"{self._name}-events", on_error="ignore", callback_timeout=RELEASE_S)
+
+    def _order(self, task: PartTask, token_name: str, *, prepares: bool = False) -> bytes:
         order = PartOrder(
             task=msgspec.structs.replace(task, confirm=task.once is not None),
             references=references_of(self._workspace, self._settings, task.connection, task.cluster_key),
@@ -204,6 +242,7 @@ class DaskParts:
             stored=_stored_name(token_name),
             cancel=f"{self._name}-cancel",
             module=self._module,
+            prepares=prepares,
         )
         # The version comes first and apart: a worker of another one could not read the rest.
         return __version__.encode() + b"\n" + msgspec.msgpack.encode(order)
@@ -238,6 +277,7 @@ class DaskParts:
         part.heard_at = self._clock()
         part.worker = delivery.worker
         part.address = delivery.address or part.address
+        part.is_ending = delivery.kind in ("piece", "stored") or getattr(delivery.event, "state", "") == "committing"
         if delivery.kind == "piece":
             self._write(part, delivery)
         if delivery.kind == "stored":  # its pieces have come before it, and are written

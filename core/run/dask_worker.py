@@ -12,7 +12,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +21,7 @@ from core.errors import BrokerUnavailable, ConfigError, PsttError, StorageFailed
 from core.kafka import import_client
 from core.model.connection import Cluster
 from core.run.dask_cluster import Examined, other_version, worker_label
+from core.run.dask_processes import KeptProcesses, WorkerProcess
 from core.run.local_parts import LocalProcesses
 from core.run.parts import PartError, PartEvent, PartLost, PartProgress, PartResult, PartTask
 from core.sources import find_dialect, import_driver
@@ -34,7 +34,7 @@ from core.workspace.settings import load_settings, read_env_file
 if TYPE_CHECKING:
     from distributed import Client, Queue
 
-__all__ = ["PIECES_AT_ONCE", "Delivery", "PartOrder", "decode_delivery", "examine", "run_order"]
+__all__ = ["PIECES_AT_ONCE", "Delivery", "PartOrder", "decode_delivery", "examine", "release", "run_order"]
 
 PIECE_BYTES = 1024 * 1024
 PIECES_AT_ONCE = 8
@@ -45,6 +45,10 @@ POLL_S = 0.5
 STORED_POLL_S = 0.1
 """While a transaction waits for the coordinator's disk."""
 CANCEL_EVERY_S = 1.0
+PROGRESS_S = 1.0
+"""How often the progress of a part is reported, besides each change of its state."""
+QSIZE_EVERY = 5
+"""Reports after which the number of waiting ones is asked for."""
 BEAT_S = 2.0
 """A part without progress is reported as alive this often."""
 ANSWER_S = 20.0
@@ -77,6 +81,8 @@ class PartOrder(msgspec.Struct, frozen=True):
     """Name of the event that asks all parts to end."""
     module: str = "core"
     """What runs a part: `python -m MODULE part`."""
+    prepares: bool = False
+    """Whether a worker that is examined also starts the process of its first part."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -100,6 +106,9 @@ class Delivery(msgspec.Struct, frozen=True):
 _decoder = msgspec.msgpack.Decoder(Delivery)
 
 
+_kept = KeptProcesses()
+
+
 def decode_delivery(message: bytes) -> Delivery:
     """Returns a message of a worker."""
     return _decoder.decode(message)
@@ -118,7 +127,12 @@ def examine(worker: Any, order: bytes) -> bytes:
         return msgspec.json.encode(found)
     try:
         if body:
-            _examine(msgspec.msgpack.decode(body, type=PartOrder), Path(worker.local_directory))
+            wanted = msgspec.msgpack.decode(body, type=PartOrder)
+            _examine(wanted, Path(worker.local_directory))
+            if wanted.prepares:
+                process = _new_process(wanted, worker.local_directory)
+                process.local.prepare(wanted.task, 1)
+                _kept.keep(wanted.events, process)
     except PsttError as error:
         place = worker_label(found.host, found.address)
         problem = msgspec.structs.replace(PartError.of(error), what=f"worker {place}: {error.what}")
@@ -192,10 +206,6 @@ def _prepared(order: PartOrder, folder: Path) -> tuple[Workspace, dict[str, str]
     home = Workspace.find(None, os.environ)
     scratch = Workspace(folder)
     order.references.write(scratch, home.root)
-    for name, content in order.files.items():
-        file = scratch.inside(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
     own = {name: value for name, (value, _) in read_env_file(home.env_file).items()}
     variables: Mapping[str, str] = {**own, **os.environ}
     return scratch, order.references.environment(variables, home.root)
@@ -213,24 +223,53 @@ def run_order(message: bytes) -> None:
     with _Line(client, order, worker) as line:
         if not line.may_begin():
             return
-        with tempfile.TemporaryDirectory(dir=worker.local_directory, ignore_cleanup_errors=True) as folder:
-            _run(order, Path(folder), line)
+        _run(order, worker.local_directory, line)
 
 
-def _run(order: PartOrder, folder: Path, line: _Line) -> None:
-    last: PartResult | PartLost | None
+def release(run: str) -> None:
+    """Ends the processes that this worker keeps for a run: its coordinator has closed it.
+
+    Args:
+        run: `PartOrder.events`, the name that is the run's alone.
+    """
+    _kept.release(run)
+
+
+def _new_process(order: PartOrder, local_directory: str) -> WorkerProcess:
+    folder = tempfile.TemporaryDirectory(dir=local_directory, ignore_cleanup_errors=True)
     try:
-        scratch, variables = _prepared(order, folder)
-        with closing(LocalProcesses(scratch.root, 1, environ=variables, module=order.module)) as local:
-            local.start(order.task)
-            last = _followed(local, order.task, scratch.state_dir / order.task.folder, line)
-    except PsttError as error:
-        last = PartResult(index=order.task.index, attempt=order.task.attempt, error=PartError.of(error))
-    if isinstance(last, PartResult):
-        for name in [*last.segments, *([last.rejects_file] if last.rejects_file else [])]:
-            line.send_file(folder / ".pstt" / order.task.folder / name)
-    if last is not None:
-        line.end(last)
+        scratch, variables = _prepared(order, Path(folder.name))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return WorkerProcess(folder, scratch, LocalProcesses(scratch.root, 1, environ=variables, module=order.module))
+
+
+def _run(order: PartOrder, local_directory: str, line: _Line) -> None:
+    task, process = order.task, None
+    is_reusable = False
+    try:
+        try:
+            process = _kept.take(order.events) or _new_process(order, local_directory)
+            process.write_files(order.files)
+            process.local.start(task)
+            last = _followed(process.local, task, process.scratch.state_dir / task.folder, line)
+        except PsttError as error:
+            last = PartResult(index=task.index, attempt=task.attempt, error=PartError.of(error))
+        if process is not None and isinstance(last, PartResult):
+            folder = process.scratch.state_dir / task.folder
+            for name in [*last.segments, *([last.rejects_file] if last.rejects_file else [])]:
+                line.send_file(folder / name)
+            process.clear(folder)
+            is_reusable = last.error is None
+        # Kept before the end is reported, upon which the coordinator may release the processes of the run.
+        if process is not None and is_reusable:
+            _kept.keep(order.events, process)
+        if last is not None:
+            line.end(last)
+    finally:
+        if process is not None and not is_reusable:
+            process.close()
 
 
 def _followed(local: LocalProcesses, task: PartTask, folder: Path, line: _Line) -> PartResult | PartLost | None:
@@ -270,7 +309,10 @@ class _Line:
         self._label = worker_label(socket.gethostname(), worker.address)
         self._queues: list[Queue] = []
         self._sent: set[str] = set()
-        self._spoken = self._asked = float("-inf")
+        self._spoken = self._asked = self._progressed = float("-inf")
+        self._state = ""
+        self._reports = 0
+        self._has_room = True
 
     def __enter__(self) -> _Line:
         order = self._order
@@ -313,7 +355,11 @@ class _Line:
         self._report(self._delivery("alive", address=self._worker.address))
 
     def progress(self, event: PartProgress) -> None:
-        """Reports progress, with the name of this worker."""
+        """Reports progress, with the name of this worker: each state, and the counts once a second."""
+        now = time.monotonic()
+        if event.state == self._state and now - self._progressed < PROGRESS_S:
+            return
+        self._state, self._progressed = event.state, now
         self._report(self._delivery("event", event=msgspec.structs.replace(event, worker=self._label)))
 
     def send_file(self, file: Path) -> None:
@@ -349,7 +395,10 @@ class _Line:
 
     def _report(self, delivery: Delivery) -> None:
         self._spoken = time.monotonic()
-        if self._events.qsize(callback_timeout=ANSWER_S) < MOST_EVENTS:
+        if self._reports % QSIZE_EVERY == 0 or not self._has_room:
+            self._has_room = self._events.qsize(callback_timeout=ANSWER_S) < MOST_EVENTS
+        self._reports += 1
+        if self._has_room:
             self._events.put(msgspec.msgpack.encode(delivery), callback_timeout=ANSWER_S)
 
     def _wait(self, delivery: Delivery) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.records.opened import OpenWorkspace
 from core.run.dask_parts import DaskParts
 from core.run.local_parts import LocalProcesses, default_processes
+from core.run.own_process import OwnProcess
 from core.run.parts import PartExecutor
 
 __all__ = ["open_executor"]
@@ -24,4 +25,6 @@ def open_executor(opened: OpenWorkspace, parts: int) -> PartExecutor:
     if opened.settings.DASK_SCHEDULER_ADDRESS:
         return DaskParts(opened.workspace, opened.settings, opened.variables)
     processes = opened.settings.PSTT_RUN_PROCESSES or default_processes()
+    if processes == 1:
+        return OwnProcess(opened)
     return LocalProcesses(opened.workspace.root, min(processes, parts))

@@ -61,6 +61,11 @@ class LocalProcesses:
         self._kill_at: float | None = None
         self._ready: list[PartEvent] = []
 
+    def prepare(self, task: PartTask, parts: int) -> None:
+        """See `core.run.parts.PartExecutor`: starts the processes, so that they load their modules meanwhile."""
+        while len(self._processes) < min(self._most, parts):
+            self._add()
+
     def start(self, task: PartTask) -> None:
         """See `core.run.parts.PartExecutor`."""
         self._waiting.append(task)
@@ -94,8 +99,10 @@ class LocalProcesses:
     def close(self) -> None:
         """See `core.run.parts.PartExecutor`."""
         self._waiting.clear()
+        for process in self._processes:  # all of them at once, then wait
+            process.close_stdin()
         for process in self._processes:
-            process.end(0 if process.task else END_S)
+            process.end(0 if process.task or not process.is_used else END_S)
         self._processes.clear()
 
     def _collect(self, timeout_s: float) -> None:
@@ -131,10 +138,13 @@ class LocalProcesses:
             if idle is None:
                 if len(self._processes) >= self._most:
                     return
-                idle = _Process(self._workspace, self._events, self._environ, self._module)
-                self._processes.append(idle)
-            idle.task = self._waiting.popleft()
-            idle.send(encode(idle.task) + b"\n")
+                idle = self._add()
+            idle.run(self._waiting.popleft())
+
+    def _add(self) -> _Process:
+        process = _Process(self._workspace, self._events, self._environ, self._module)
+        self._processes.append(process)
+        return process
 
 
 class _Process:
@@ -148,6 +158,8 @@ class _Process:
         module: str,
     ) -> None:
         self.task: PartTask | None = None
+        self.is_used = False
+        """Whether it was given a part."""
         self._words = tempfile.TemporaryFile()
         try:
             self._child = begin_process(
@@ -178,6 +190,11 @@ class _Process:
                 events.put((self, line))
         events.put((self, b""))
 
+    def run(self, task: PartTask) -> None:
+        """Gives it a part."""
+        self.task, self.is_used = task, True
+        self.send(encode(task) + b"\n")
+
     def send(self, line: bytes) -> None:
         """Writes a line to its stdin; the end of a process that has ended is an event."""
         with suppress(OSError, ValueError):
@@ -188,10 +205,14 @@ class _Process:
         """Ends it at once; its end is an event."""
         self._child.kill()
 
-    def end(self, within_s: float) -> str:
-        """Ends it, by force after this time in seconds; returns how it ended."""
+    def close_stdin(self) -> None:
+        """Ends its input, upon which it ends."""
         with suppress(OSError):
             self._stdin.close()
+
+    def end(self, within_s: float) -> str:
+        """Ends it, by force after this time in seconds; returns how it ended."""
+        self.close_stdin()
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(within_s)
         self._child.kill()

@@ -16,7 +16,6 @@ from loguru import logger
 
 from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, RunFailed, StorageFailed
-from core.kafka import open_publisher
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
 from core.model.connection import Destination
@@ -27,6 +26,7 @@ from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, Spool, segments_of
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
+from core.run.kept_publishers import KeptPublishers
 from core.run.look_back import known_window
 from core.run.observation import NOT_OBSERVED, PartObserver
 from core.run.part_results import counts_of
@@ -58,6 +58,8 @@ class PartSettings:
     """The clock, aware UTC."""
     before_commit: Callable[[], None] = lambda: None
     """exactly_once: called when all files of the part are written, before its transaction is committed."""
+    publishers: KeptPublishers | None = None
+    """Those of earlier parts in the same process; None: the part opens and closes its own."""
 
 
 def run_part(
@@ -78,6 +80,11 @@ def run_part(
             result = _result(task, opened, stop, report, given)
         except PsttError as error:
             result = PartResult(index=task.index, attempt=task.attempt, error=PartError.of(error))
+        except Exception as error:  # noqa: BLE001 - the run has to know it; a repeated part would meet it again
+            name = type(error).__name__
+            logger.opt(exception=error).error("unexpected {} in part {} of run {}", name, task.index, task.run_id)
+            defect = PsttError(f"unexpected {name}", remedy="this is a defect of PSTT Kafka: report it")
+            result = PartResult(index=task.index, attempt=task.attempt, error=PartError.of(defect))
         return msgspec.structs.replace(result, seconds=time.monotonic() - started, worker=given.worker)
 
 
@@ -95,12 +102,18 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
         source = open_source(opened.connections.database(task.connection))
         stack.callback(source.close)
         stop.on_stop(partial(source.cancel, min(CANCEL_S, task.stop_timeout_s / 3)))
-        publisher = open_publisher(
-            cluster,
-            transactional_id=task.once.transactional_id if task.once else None,
-            max_in_flight=opened.settings.PSTT_MAX_IN_FLIGHT_MESSAGES,
+        kept = settings.publishers
+        if kept is None:
+            kept = KeptPublishers()
+            stack.callback(kept.close)
+        loan = stack.enter_context(
+            kept.borrow(
+                cluster,
+                transactional_id=task.once.transactional_id if task.once else None,
+                max_in_flight=opened.settings.PSTT_MAX_IN_FLIGHT_MESSAGES,
+            )
         )
-        stack.callback(publisher.close)
+        publisher = loan.publisher
         rejects = _Rejects(task, folder)
         observer = PartObserver(task.traceparent) if task.traceparent else None
         part = _PartRun(
@@ -122,6 +135,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
             before_commit=settings.before_commit,
         )
         error = part.run(source)
+        loan.is_reusable = error is None
         result = part.result(error, rejects)
         return msgspec.structs.replace(result, steps=dict(observer.measured)) if observer else result
 

@@ -101,15 +101,23 @@ class PartitionedRun(KafkaRun):
             self.read_nothing(source, steps)
             return
         count = self.plan.job.verify_count and not self.earlier.markers
-        with source.split(steps, wanted, count=count, bounds=bounds) as split:
-            self._check(split, wanted)
-            tasks = [self._task(split, index) for index in range(len(split.parts))]
-            if self.once:
-                tasks = self._once(self.once, state, wanted, split, tasks)
-            self._write_note(tasks, len(split.parts))
-            if self.plan.window and self.plan.window.since:
-                write_known(self.folder, self.plan.window)
-            self._run(tasks)
+        parts = wanted.count - len(self.earlier.markers)
+        executor = self.open_executor(parts)
+        try:
+            executor.prepare(self._task(()), parts)
+            with source.split(steps, wanted, count=count, bounds=bounds) as split:
+                self._check(split, wanted)
+                tasks = [
+                    self._task(split.parts[i], i, len(split.parts), split.snapshot) for i in range(len(split.parts))
+                ]
+                if self.once:
+                    tasks = self._once(self.once, state, wanted, split, tasks)
+                self._write_note(tasks, len(split.parts))
+                if self.plan.window and self.plan.window.since:
+                    write_known(self.folder, self.plan.window)
+                self._run(tasks, executor)
+        finally:
+            executor.close()
         self._raise_first_error()
         self.check_row_count()
 
@@ -206,14 +214,14 @@ class PartitionedRun(KafkaRun):
                 key="partitions.column",
             )
 
-    def _task(self, split: Split, index: int) -> PartTask:
+    def _task(self, steps: Sequence[Step], index: int = 0, count: int = 1, snapshot: str = "") -> PartTask:
         plan, state, folder = self.plan, self.at_start, f"parts/{self.run_id}"
         since = plan.window.since if plan.window else None
         return PartTask(
             version=__version__,
             run_id=self.run_id,
             index=index,
-            count=len(split.parts),
+            count=count,
             job=plan.job,
             connection=plan.job.connection,
             cluster_key=self.cluster_key,
@@ -221,8 +229,8 @@ class PartitionedRun(KafkaRun):
             topic=plan.topic,
             cluster_id=state.cluster_id if state else "",
             bootstrap_servers=state.bootstrap_servers if state else "",
-            steps=[PartStep.of(step) for step in split.parts[index]],
-            snapshot=split.snapshot,
+            steps=[PartStep.of(step) for step in steps],
+            snapshot=snapshot,
             scheduled_at=plan.scheduled_at,
             timezone=plan.job.timezone,
             batch_size=plan.batch_size,
@@ -238,12 +246,11 @@ class PartitionedRun(KafkaRun):
             needs=["connections.json", *([f".pstt/{folder}/{KNOWN_FILE}"] if since else [])],
         )
 
-    def _run(self, tasks: Sequence[PartTask]) -> None:
+    def _run(self, tasks: Sequence[PartTask], executor: PartExecutor) -> None:
         """Runs parts until each has a result."""
         self.step = "reading"
         self.lines |= {task.index: RunPart(task.index + 1) for task in tasks}
         self._show(now=True)
-        executor = self.open_executor(len(tasks))
         try:
             for task in tasks:
                 self.tasks[task.index] = task

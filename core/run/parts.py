@@ -310,6 +310,18 @@ PartEvent = PartProgress | PartResult | PartLost
 class PartExecutor(Protocol):
     """Runs parts in other processes. It belongs to one run and one thread, and repeats nothing itself."""
 
+    def prepare(self, task: PartTask, parts: int) -> None:
+        """Starts what parts will need, while the query is still being split. Optional; `close` ends it.
+
+        Args:
+            task: A part of the run without its statements.
+            parts: How many there will be at most.
+
+        Raises:
+            PsttError: As `start`.
+        """
+        ...
+
     def start(self, task: PartTask) -> None:
         """Accepts a part; it begins as soon as a process is free. Returns at once.
 

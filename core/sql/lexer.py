@@ -23,6 +23,7 @@ __all__ = [
     "TokenKind",
     "has_blank_reference",
     "lex",
+    "next_significant",
     "position",
     "significant_tokens",
 ]
@@ -158,6 +159,13 @@ def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Toke
 def significant_tokens(tokens: Sequence[Token]) -> list[Token]:
     """Returns the tokens that are neither blanks nor comments."""
     return [token for token in tokens if token.kind != "space" and token.kind != "comment"]
+
+
+def next_significant(tokens: Sequence[Token], at: int) -> int | None:
+    """Returns the index of the first significant token from `at` on; None without one, and for `at` 0."""
+    if at == 0:
+        return None
+    return next((i for i in range(at, len(tokens)) if tokens[i].is_significant), None)
 
 
 def has_blank_reference(text: str) -> bool:

@@ -17,7 +17,8 @@ from typing import NoReturn
 from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.sql.context import TokenContexts
-from core.sql.lexer import ParameterRef, RaiseSqlError, Token
+from core.sql.lexer import ParameterRef, RaiseSqlError, Token, next_significant
+from core.sql.literals import plain_text, quoted_again
 from core.sql.readonly_guard import parse_tree, statement_kind
 from core.sql.values import split
 
@@ -307,7 +308,9 @@ class _StatementParts:
         self._check_literal(token, at)
         pieces = _pieces(token)
         escapes = self._dialect.lexical.backslash_escapes
-        content = tuple(_plain(token, piece, escapes=escapes) for piece in pieces)
+        content = tuple(
+            plain_text(token, piece, escapes=escapes) if isinstance(piece, str) else piece for piece in pieces
+        )
         if self._literals.is_joined_before and token.prefix != "E":
             return self._placed(self._bind(at, content, is_text=True), at)
         if len(pieces) == 1:
@@ -317,7 +320,7 @@ class _StatementParts:
         for piece in pieces:
             joined += [operator] if len(joined) > 1 else []
             if isinstance(piece, str):
-                joined.append(_quoted_again(token, piece))
+                joined.append(quoted_again(token, piece))
             else:
                 joined += self._in_concatenation(self._bind(at, (piece,), is_text=True, literal=content), token)
         return [*joined, ")"]
@@ -360,7 +363,7 @@ class _StatementParts:
         if word.kind != "word":
             return None
         end = self._type_end(at)
-        literal = _next_significant(self._tokens, end)
+        literal = next_significant(self._tokens, end)
         if literal is None or not (token := self._tokens[literal]).references or token.kind != "string":
             return None
         if self._contexts[at].before in (".", "OF"):
@@ -555,29 +558,6 @@ def _pieces(token: Token) -> list[str | ParameterText]:
     return [piece for piece in pieces if piece != ""]
 
 
-_ESCAPES = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "%": "\\%", "_": "\\_"}
-"""What follows a backslash → its meaning in MySQL; any other character is itself."""
-
-
-def _plain(token: Token, piece: str | ParameterText, *, escapes: bool) -> str | ParameterText:
-    """Returns the meaning of a piece of a literal."""
-    if not isinstance(piece, str) or token.prefix not in ("", "N", "E"):
-        return piece
-    quote = token.text[token.opening - 1]
-    if not escapes:
-        return piece.replace(quote * 2, quote)
-    return re.sub(
-        rf"\\(.)|{quote}{quote}", lambda m: _ESCAPES.get(m[1], m[1]) if m[1] else quote, piece, flags=re.DOTALL
-    )
-
-
-def _quoted_again(token: Token, piece: str) -> str:
-    """Returns a piece of a literal as a literal of its own; q'…' becomes '…'."""
-    if token.prefix in ("Q", "NQ"):
-        return token.prefix.removesuffix("Q") + "'" + piece.replace("'", "''") + "'"
-    return token.text[: token.opening] + piece + token.text[len(token.text) - token.closing :]
-
-
 def _joined(parts: Sequence[SqlPart]) -> tuple[SqlPart, ...]:
     """Returns the parts with neighbouring texts joined.
 
@@ -594,10 +574,3 @@ def _joined(parts: Sequence[SqlPart]) -> tuple[SqlPart, ...]:
         texts = []
     joined += ["".join(texts)] if texts else []
     return tuple(joined)
-
-
-def _next_significant(tokens: Sequence[Token], at: int) -> int | None:
-    """Returns the index of the first significant token from `at` on; None without one, and for `at` 0."""
-    if at == 0:
-        return None
-    return next((i for i in range(at, len(tokens)) if tokens[i].is_significant), None)

@@ -135,6 +135,18 @@ def test_a_run_in_parts_sends_what_one_without_sends(place: Place, expected_ids:
     assert no_children()
 
 
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_one_process_runs_all_parts_itself(place: Place, expected_ids: Any, delivery: str) -> None:
+    place.set(delivery=delivery, verify="count")
+    run = place.run(PSTT_RUN_PROCESSES="1")
+    assert (run.verdict, run.rows_read, run.acknowledged) == ("complete", ROWS, ROWS), run.error_text
+    assert [(part.state, part.worker) for part in run.parts] == [("succeeded", f"process {os.getpid()}")] * 3
+    ids = place.ids()
+    assert ids == expected_ids()
+    assert Counter(place.sends()) == Counter({(message_id, "acknowledged"): 1 for message_id in ids})
+    assert place.left() == []
+
+
 def test_rows_of_one_key_are_sent_in_order(place: Place) -> None:
     place.set("select g % 20 as id, g as n from generate_series(1, 1000) g order by n")
     assert place.run().verdict == "complete"
@@ -251,6 +263,19 @@ def test_cancel_reaches_all_parts(place: Place) -> None:
     assert run.acknowledged == len(place.sends())
     assert place.left() == []
     assert no_children()
+
+
+@pytest.mark.usefixtures("slow")
+def test_cancel_ends_parts_in_the_process_of_the_run(place: Place) -> None:
+    place.set(SLOW)
+    stop = Stop()
+    threading.Thread(target=_stop_when_parts_read, args=(place, stop)).start()
+    run = place.run(stop, PSTT_FETCH_ROWS="10", PSTT_RUN_PROCESSES="1")
+    assert run.state in ("cancelled", "partial")
+    assert {part.state for part in run.parts} == {"cancelled"}
+    assert run.acknowledged == len(place.sends())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pstt-part-")]
+    assert place.left() == []
 
 
 def _stop_when_parts_read(place: Place, stop: Stop) -> None:

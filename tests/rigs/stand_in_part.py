@@ -7,6 +7,7 @@ the file `hold-PHASE-INDEX-ATTEMPT` is there. Its segment has as many bytes as i
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 import time
@@ -22,9 +23,15 @@ PHASES = ("reading", "sending", "committing")
 
 def main() -> None:
     cancelled = threading.Event()
+    tasks: queue.Queue[PartTask | None] = queue.Queue()
+    threading.Thread(target=listen, args=(cancelled, tasks), daemon=True).start()
+    while (task := tasks.get()) is not None:
+        run(task, cancelled)
+        tasks.task_done()
+
+
+def run(task: PartTask, cancelled: threading.Event) -> None:
     root = Path(sys.argv[sys.argv.index("--workspace") + 1])
-    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=PartTask)
-    threading.Thread(target=listen, args=(cancelled,), daemon=True).start()
     evidence = Path(os.environ["STAND_IN_FOLDER"])
     for phase in PHASES:
         (evidence / f"{phase}-{task.index}-{task.attempt}").write_text(str(os.getpid()))
@@ -56,11 +63,15 @@ def content(task: PartTask) -> bytes:
     return b"".join(number.to_bytes(8, "big") for number in range(task.index, task.index + size // 8))
 
 
-def listen(cancelled: threading.Event) -> None:
+def listen(cancelled: threading.Event, tasks: queue.Queue[PartTask | None]) -> None:
     for line in sys.stdin.buffer:
         if line == b"cancel\n":
             cancelled.set()
-    os._exit(1)
+        else:
+            tasks.put(msgspec.json.decode(line, type=PartTask))
+    if tasks.unfinished_tasks:
+        os._exit(1)
+    tasks.put(None)
 
 
 def write(event: PartProgress | PartResult) -> None:

@@ -211,6 +211,13 @@ def test_the_form_speaks_italian_and_shows_nothing_that_was_typed(asked, folder)
     assert '<html lang="it">' in answer.text
 
 
+def test_the_form_has_the_language_that_was_chosen_on_the_page(asked):
+    asked.cookies.set("pstt_language", "it")
+    assert "<button>Accedi</button>" in asked.get("/api/signin", headers={"Accept-Language": "en"}).text
+    asked.cookies.set("pstt_language", "en")
+    assert "<button>Sign in</button>" in asked.get("/api/signin", headers={"Accept-Language": "it"}).text
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"name=maria&password=x", b"form=x&name=maria", b"\xff\xff=\0", b"&" * 5000, b"a" * 100_000]
 )

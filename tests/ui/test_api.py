@@ -531,10 +531,8 @@ def test_a_broker_that_is_away_is_told_and_the_key_may_be_used_again(asked, fold
     [
         ({"from_value": "5", "why": "again"}, "is not incremental"),
         ({"from_value": "5", "why": "again", "from": "2026-01-01"}, "`from` is for a range of days"),
-        ({"from_value": "5", "why": "again", "parallel": 2}, "`parallel` is for a range of days"),
         ({"from": "2026-01-01", "to": "2026-01-02", "why": "again"}, "`why` goes with `from_value`"),
         ({"from": "2026-01-01"}, "`to` is not a day"),
-        ({"from_value": ""}, "from_value"),
         ({"from_value": 5}, "from_value"),
     ],
 )

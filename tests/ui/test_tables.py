@@ -120,3 +120,12 @@ def test_a_column_is_as_wide_as_its_longest_number_wherever_that_is():
 def test_a_column_of_numbers_is_one_although_its_first_cell_is_empty():
     config = tables._config([{"Read": None}, {"Read": MOST}], names=[])
     assert config["Read"]["type_config"]["type"] == "number"
+
+
+def test_a_column_that_says_the_usual_in_each_row_is_left_out():
+    rows = [{"Run": "a", "Attempt": 1, "Key": "k"}, {"Run": "b", "Attempt": 1, "Key": "other"}]
+    assert tables.without_usual(rows, {"Attempt": 1, "Key": "k"}) == [
+        {"Run": "a", "Key": "k"},
+        {"Run": "b", "Key": "other"},
+    ]
+    assert tables.without_usual([*rows, {"Run": "c", "Attempt": 2}], {"Attempt": 1})[0] == rows[0]

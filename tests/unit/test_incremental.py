@@ -28,6 +28,7 @@ from core.scheduler.watermarks import set_watermark
 from tests.rigs.callers import caller
 from tests.rigs.list_client import BROKERS, ListBroker
 from tests.rigs.parts_here import PartsHere
+from tests.rigs.sweeps import sweep
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
 ADDRESS = "list:9092"
@@ -377,7 +378,7 @@ def parts(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 PARTS = {"partitions": {"column": "id", "count": 3}, "verify_count": True}
 
 
-@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@pytest.mark.parametrize("delivery", sweep(["at_least_once", "exactly_once"], always=["exactly_once"]))
 def test_parts_look_back_and_send_nothing_twice(parts: Place, delivery: str):
     parts.write_job(delivery=delivery, **PARTS)
     parts.insert(*(item(n, NOON - timedelta(seconds=200)) for n in range(1, 7)), item(7, NOON))
@@ -408,7 +409,7 @@ def test_a_rejected_row_in_the_look_back_of_parts_is_counted_once(parts: Place):
     assert sorted(parts.sent) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("only_late", [False, True], ids=["new rows", "late rows"])
+@pytest.mark.parametrize("only_late", sweep([False, True], always=[True]))
 def test_parts_that_an_earlier_attempt_has_sent_are_known_to_the_look_back(parts: Place, only_late: bool):
     """exactly_once: one part of the first attempt is missing; the second one sends it, and a third one sends neither again."""
     parts.write_job(delivery="exactly_once", **PARTS)

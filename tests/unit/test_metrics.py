@@ -109,6 +109,24 @@ def test_a_writer_that_holds_the_file_is_named_after_a_short_wait(workspace, met
     assert count(metrics) == 5
 
 
+def test_a_new_file_has_blocks_of_64_kb_and_an_older_one_keeps_its_own(workspace, metrics):
+    spooled(workspace, "r1", 3)
+    metrics.sync()
+    assert block_size(workspace) == 65_536
+    workspace.metrics_file.unlink()
+    with duckdb.connect(str(workspace.metrics_file), config={"default_block_size": "262144"}) as db:
+        metrics.prepare(db, is_new=True)
+    spooled(workspace, "r2", 2)
+    metrics.sync()
+    assert block_size(workspace) == 262_144
+    assert count(metrics) == 5
+
+
+def block_size(workspace) -> int:
+    with duckdb.connect(str(workspace.metrics_file), read_only=True) as db:
+        return db.execute("SELECT block_size FROM pragma_database_size()").fetchone()[0]
+
+
 def test_a_deleted_file_is_made_again_by_the_next_copy(workspace, metrics):
     spooled(workspace, "r1", 5)
     metrics.sync()

@@ -18,25 +18,13 @@ from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
 from ui.api.workspace import now
 from ui.http_security import COOKIE, WANTED_COOKIE, wanted_address
+from ui.language import COOKIE as LANGUAGE_COOKIE
+from ui.language import LANGUAGES, Language, in_language, t
 from ui.workspaces import home_workspace
 
 router = APIRouter(include_in_schema=False)
 
 FORM_COOKIE = "pstt_form"
-TEXTS = {
-    "en": {
-        "title": "Sign in", "name": "Name", "password": "Password", "go": "Sign in", "out": "Sign out",
-        "wrong": "Name or password is wrong.", "many": "Too many wrong passwords. Try again in {wait} s.",
-        "stale": "The form was too old or came from elsewhere. Try again.", "signed": "You are signed in as {name}.",
-        "page": "To the page",
-    },
-    "it": {
-        "title": "Accesso", "name": "Nome", "password": "Password", "go": "Accedi", "out": "Esci",
-        "wrong": "Nome o password non corretti.", "many": "Troppe password errate. Riprovare tra {wait} s.",
-        "stale": "Il modulo era scaduto o veniva da altrove. Riprovare.", "signed": "Accesso effettuato come {name}.",
-        "page": "Alla pagina",
-    },
-}  # fmt: skip
 PAGE = """<!DOCTYPE html>
 <html lang="{language}"><head><meta charset="utf-8"><title>{title} · PSTT Kafka</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -63,18 +51,21 @@ def form(request: Request) -> Response:
 @router.post("/signin")
 def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Response:
     """Starts a session and redirects to the address of the page that was asked for."""
-    text = _texts(request)
     given = _fields(body)
     if not _is_our_form(request, given):
-        return _form(request, text["stale"], HTTPStatus.FORBIDDEN)
+        return _stale(request)
     address = request.client.host if request.client else "unknown"
     try:
         with Accounts(home_workspace().ledger_file) as accounts:
             cookie = accounts.sign_in(given.get("name", ""), given.get("password", ""), address=address, now=now())
     except TooManyAttempts as error:
-        return _form(request, text["many"].format(wait=f"{error.wait_s:.0f}"), HTTPStatus.TOO_MANY_REQUESTS)
+        with in_language(_language(request)):
+            text = t("Too many wrong passwords. Try again in {wait} s.", wait=f"{error.wait_s:.0f}")
+        return _form(request, text, HTTPStatus.TOO_MANY_REQUESTS)
     except AccessRefused:
-        return _form(request, text["wrong"], HTTPStatus.UNAUTHORIZED)
+        with in_language(_language(request)):
+            text = t("Name or password is wrong.")
+        return _form(request, text, HTTPStatus.UNAUTHORIZED)
     wanted = wanted_address(request.cookies).lstrip("/")
     answer = RedirectResponse(f"{_page_of(request)}{wanted}", HTTPStatus.SEE_OTHER)
     answer.set_cookie(
@@ -101,7 +92,7 @@ def ask_sign_out(request: Request) -> Response:
 def sign_out(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Response:
     """Ends the session."""
     if not _is_our_form(request, _fields(body)):
-        return _form(request, _texts(request)["stale"], HTTPStatus.FORBIDDEN, out=True)
+        return _stale(request, out=True)
     cookie = request.cookies.get(COOKIE)
     if cookie:
         with Accounts(home_workspace().ledger_file) as accounts:
@@ -111,22 +102,30 @@ def sign_out(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> R
     return answer
 
 
+def _stale(request: Request, *, out: bool = False) -> Response:
+    with in_language(_language(request)):
+        text = t("The form was too old or came from elsewhere. Try again.")
+    return _form(request, text, HTTPStatus.FORBIDDEN, out=out)
+
+
 def _form(request: Request, alert: str = "", status: int = HTTPStatus.OK, *, out: bool = False) -> Response:
-    text = _texts(request)
     token = secrets.token_urlsafe(24)
+    with in_language(_language(request)):
+        title = t("Sign out") if out else t("Sign in")
+        name, password = escape(t("Name")), escape(t("Password"))
     fields = "" if out else (
-        f'<label>{text["name"]}<input name="name" autocomplete="username" required autofocus maxlength="200"></label>'
-        f'<label>{text["password"]}<input name="password" type="password" autocomplete="current-password" required '
+        f'<label>{name}<input name="name" autocomplete="username" required autofocus maxlength="200"></label>'
+        f'<label>{password}<input name="password" type="password" autocomplete="current-password" required '
         'maxlength="1024"></label>'
     )  # fmt: skip
     page = PAGE.format(
         language=_language(request),
-        title=text["out" if out else "title"],
+        title=escape(title),
         action=f"{escape(request.scope.get('root_path', ''))}/{'signout' if out else 'signin'}",
         alert=f'<p role="alert">{escape(alert)}</p>' if alert else "",
         fields=fields,
         form=token,
-        button=text["out" if out else "go"],
+        button=escape(title),
     )
     answer = HTMLResponse(page, status)
     answer.set_cookie(
@@ -166,10 +165,10 @@ def _page_of(request: Request) -> str:
     return str(request.scope.get("root_path", "")).removesuffix("/api") + "/"
 
 
-def _language(request: Request) -> str:
+def _language(request: Request) -> Language:
+    """Returns the language that was chosen on the page in this browser, else the browser's first one."""
     wanted = request.headers.get("accept-language", "").split(",")[0].strip().lower()
+    chosen = request.cookies.get(LANGUAGE_COOKIE)
+    if chosen in LANGUAGES:
+        return "it" if chosen == "it" else "en"
     return "it" if wanted.startswith("it") else "en"
-
-
-def _texts(request: Request) -> dict[str, str]:
-    return TEXTS[_language(request)]

@@ -6,7 +6,7 @@ cut off. The cards of `choose` are one list of choices, which a keyboard reaches
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,7 +18,7 @@ from ui.components.viewport import is_narrow
 from ui.formats import number
 from ui.language import t
 
-__all__ = ["choose", "table"]
+__all__ = ["choose", "table", "without_usual"]
 
 ROW_PX = 35
 MOST_PX = 760
@@ -52,6 +52,17 @@ _CARD_STYLE = """<style>
 [class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
 </style>"""
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
+
+
+def without_usual(rows: Sequence[dict[str, Any]], usual: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows without the columns that say the usual in each row, so that the last columns have room.
+
+    Args:
+        rows: Column → value.
+        usual: Column → the value that needs no column, such as the first attempt.
+    """
+    same = {name for name, value in usual.items() if all(row.get(name) == value for row in rows)}
+    return [{name: cell for name, cell in row.items() if name not in same} for row in rows]
 
 
 def table(

@@ -14,7 +14,7 @@ from ui.access import may
 from ui.components.known_since import known_since
 from ui.components.links import link
 from ui.components.problem import guarded
-from ui.components.tables import choose, table
+from ui.components.tables import choose, table, without_usual
 from ui.components.text import indented, plain
 from ui.data.find import MessageComparison, SearchResult, compare_with_topic, find_sends
 from ui.data.status import workspace_status
@@ -69,11 +69,7 @@ def _results_of(key: str, found: SearchResult) -> None:
     st.markdown(_summary(key, found))
     zone = workspace_status().timezone
     shown = found.sends[:MOST_SHOWN]
-    rows = [_row(send, zone) for send in shown]
-    same = {t("Attempt")} if all(send["attempt"] == 1 for send in shown) else set()
-    same |= {t("Key")} if all(send["key"] == key for send in shown) else set()
-    # What is the same in the usual case is left out, so that the last columns have room.
-    rows = [{name: cell for name, cell in row.items() if name not in same} for row in rows]
+    rows = without_usual([_row(send, zone) for send in shown], {t("Attempt"): 1, t("Key"): key})
     index = choose(rows, f"sends_{key}", most_px=420, names=[t("Job")])
     if not found.by_prefix and any(send["key"] != key for send in found.sends):
         st.caption(t("Some were sent with blanks at the end of the key, as a CHAR column has them."))

@@ -22,7 +22,7 @@ from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
-from ui.components.tables import choose, table
+from ui.components.tables import choose, table, without_usual
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, verdict_word
 from ui.components.viewport import is_narrow
@@ -147,9 +147,7 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         runs = runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
     timezone = workspace_status().timezone
     running = {one.run.run_id: one for one in running_now()}
-    rows = [_row(run, running.get(run.run_id)) for run in runs]
-    if all(run.attempt == 1 for run in runs):  # the usual case: the last columns have room
-        rows = [{name: cell for name, cell in row.items() if name != t("Attempt")} for row in rows]
+    rows = without_usual([_row(run, running.get(run.run_id)) for run in runs], {t("Attempt"): 1})
     if found.by_hand:
         st.caption(
             tn(

@@ -89,7 +89,7 @@ def _filters() -> tuple[MessageQuery | None, bool]:
             max_chars=1000,
             key="topic_where",
             bind="query-params",
-            width=300,
+            width=460,
         )
         text = st.text_input(
             t("Partitions"), placeholder=t("all, or 0, 3, 5"), key="topic_partitions", bind="query-params", width=200

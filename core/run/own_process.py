@@ -1,0 +1,131 @@
+"""Runs the parts of a run in its own process, one after the other: for PSTT_RUN_PROCESSES=1.
+
+A process of its own would import everything once more and has nothing to run beside. The next part connects and lets
+the database look for its first rows while the last messages of the part before are on their way.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+
+from core.errors import RunCancelled
+from core.records.opened import OpenWorkspace
+from core.run.cancellation import Stop
+from core.run.kept_publishers import KeptPublishers
+from core.run.part import PartSettings, run_part
+from core.run.parts import PartError, PartEvent, PartLost, PartProgress, PartResult, PartTask
+
+__all__ = ["OwnProcess"]
+
+END_S = 5.0
+"""How long `close` waits for parts that it has told to end."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A part that has begun."""
+
+    task: PartTask
+    stop: Stop
+    thread: threading.Thread
+    has_read_all: bool = False
+    """Whether only its last messages are in flight: the next part may begin."""
+
+
+class OwnProcess:
+    """A `core.run.parts.PartExecutor` of threads of this process; at most one of them reads.
+
+    Args:
+        opened: The workspace; its ledger is not used.
+    """
+
+    def __init__(self, opened: OpenWorkspace) -> None:
+        self._opened = opened
+        self._name = f"process {os.getpid()}"
+        self._publishers = KeptPublishers()
+        self._waiting: deque[PartTask] = deque()
+        self._running: dict[tuple[int, int], _Running] = {}
+        self._events: queue.Queue[PartEvent] = queue.Queue()
+        self._early: list[PartEvent] = []
+        """Ends of parts that never began."""
+        self._give_up_at: float | None = None
+
+    def prepare(self, task: PartTask, parts: int) -> None:
+        """See `core.run.parts.PartExecutor`: there is nothing to start."""
+
+    def start(self, task: PartTask) -> None:
+        """See `core.run.parts.PartExecutor`."""
+        self._waiting.append(task)
+        self._begin_next()
+
+    def events(self, timeout_s: float) -> list[PartEvent]:
+        """See `core.run.parts.PartExecutor`."""
+        ready, self._early = self._early, []
+        found: list[PartEvent] = []
+        with suppress(queue.Empty):
+            found.append(self._events.get(timeout=0 if ready else timeout_s))
+            while True:
+                found.append(self._events.get_nowait())
+        return [*ready, *(event for event in found if self._take(event)), *self._given_up()]
+
+    def cancel(self, within_s: float) -> None:
+        """See `core.run.parts.PartExecutor`; a part that does not end in time is reported as lost, and ends later."""
+        error = PartError.of(RunCancelled("the run was cancelled", why="before this part began"))
+        self._early += [PartResult(index=task.index, attempt=task.attempt, error=error) for task in self._waiting]
+        self._waiting.clear()
+        self._stop_all()
+        self._give_up_at = time.monotonic() + within_s
+
+    def close(self) -> None:
+        """See `core.run.parts.PartExecutor`; waits up to 5 s for parts that run."""
+        self._waiting.clear()
+        self._stop_all()
+        until = time.monotonic() + END_S
+        for running in self._running.values():
+            running.thread.join(max(until - time.monotonic(), 0))
+        self._running.clear()
+        self._publishers.close()
+
+    def _stop_all(self) -> None:
+        for running in self._running.values():
+            running.stop.set(RunCancelled("the run was cancelled"))
+
+    def _given_up(self) -> list[PartEvent]:
+        if self._give_up_at is None or time.monotonic() < self._give_up_at:
+            return []
+        why = "it did not end in time after it was cancelled"
+        lost: list[PartEvent] = [PartLost(index, attempt, why, self._name) for index, attempt in self._running]
+        self._running.clear()
+        return lost
+
+    def _take(self, event: PartEvent) -> bool:
+        """Takes an event of a part into account; returns whether it is for the coordinator."""
+        running = self._running.get((event.index, event.attempt))
+        if running is None:  # it was given up
+            return False
+        if isinstance(event, PartProgress):
+            # exactly_once reports "sending" when all its rows are on the disk; they are not encoded and sent yet.
+            running.has_read_all = event.state == ("committing" if running.task.once else "sending")
+        else:
+            del self._running[event.index, event.attempt]
+        self._begin_next()
+        return True
+
+    def _begin_next(self) -> None:
+        """Begins a waiting part if none reads."""
+        if not self._waiting or any(not running.has_read_all for running in self._running.values()):
+            return
+        task, stop = self._waiting.popleft(), Stop()
+        thread = threading.Thread(target=self._run, args=(task, stop), name=f"pstt-part-{task.index}", daemon=True)
+        self._running[task.index, task.attempt] = _Running(task, stop, thread)
+        thread.start()
+
+    def _run(self, task: PartTask, stop: Stop) -> None:
+        settings = PartSettings(worker=self._name, publishers=self._publishers)
+        self._events.put(run_part(task, self._opened, stop=stop, report=self._events.put, settings=settings))
