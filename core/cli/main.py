@@ -97,7 +97,7 @@ COMMANDS = {
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Keeps the garbage collector from looking at what modules define: nothing of it is garbage. A tenth of the time."""
+    """Keeps the garbage collector from looking at what modules define: nothing of it is garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
