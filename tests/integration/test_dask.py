@@ -86,6 +86,9 @@ class Cluster:
     def ends(self) -> list[PartEvent]:
         return [event for event in self.seen if not isinstance(event, PartProgress)]
 
+    def progress(self) -> list[PartProgress]:
+        return [event for event in self.seen if isinstance(event, PartProgress)]
+
     def all_end(self, parts: DaskParts, count: int) -> list[PartEvent]:
         """The next ends of parts, that many."""
         before = len(self.ends())
@@ -242,10 +245,10 @@ def test_worker_killed_while_its_segment_returns(cluster: Callable[..., Cluster]
     two = cluster(2)
     with closing(two.parts()) as parts:
         parts.start(task(size=40 * MEGABYTE))
-        two.collect(parts, two.reached("committing"))
+        two.collect(parts, lambda: two.reached("committing")() and two.progress())
         # Nothing reads: the queue of the scheduler is full with the first pieces of the segment.
         until(lambda: parts._pieces.qsize() == 8, "the first pieces are there")
-        worker = two.rig.worker_of(next(e.worker for e in two.seen if isinstance(e, PartProgress)))
+        worker = two.rig.worker_of(two.progress()[0].worker)
         worker.kill()
         (lost,) = two.all_end(parts, 1)
         assert isinstance(lost, PartLost)
