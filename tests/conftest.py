@@ -52,8 +52,8 @@ accounts._hasher = lambda: PasswordHasher(time_cost=1, memory_cost=64, paralleli
 # ── how many at once ──────────────────────────────────────────────────────────────────────────
 
 MOST_PROCESSES = 8
-PROCESSES_A_CORE = 2
-"""Tests often wait: for servers, for processes, for a time. With five on two cores all of them took longer than with four."""
+PROCESSES_A_CORE = 2.5
+"""Tests wait for more than half of their time: for servers, for processes, for a moment."""
 BYTES_A_PROCESS = 1_500_000_000
 """With a broker, a database and a browser of its own."""
 
@@ -64,7 +64,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if len(files) == 1 and next(iter(files)).endswith(".py"):
         return 0
     cores, memory = psutil.cpu_count() or 1, psutil.virtual_memory().available
-    return max(1, min(PROCESSES_A_CORE * cores, memory // BYTES_A_PROCESS, MOST_PROCESSES))
+    return max(1, min(int(PROCESSES_A_CORE * cores), memory // BYTES_A_PROCESS, MOST_PROCESSES))
 
 
 def pytest_sessionfinish() -> None:

@@ -32,6 +32,7 @@ from core.records.merged_store import MergedSegments
 from core.records.metrics_file import (
     FileHeld,
     FileUnreadable,
+    NeedsMemory,
     copying,
     is_copied_into,
     log_of,
@@ -131,7 +132,10 @@ class Metrics:
             StorageFailed: The disk is full, or a file may not be read or written.
         """
         try:
-            return self._copy(most=most)
+            try:
+                return self._copy(most=most)
+            except NeedsMemory:
+                return self._copy(most=most, is_hurried=True)
         except FileHeld as held:
             return SyncResult(
                 "held",
@@ -161,7 +165,7 @@ class Metrics:
         remove(aside)
         try:
             self._restore_rolled_up()
-            copied = self._copy(aside)
+            copied = self._copy(aside, is_hurried=True)
             self.require_free()
             if copied.set_aside and self.file.exists():  # the old file has the only copy of their sends
                 self._rename_damaged()
@@ -197,10 +201,10 @@ class Metrics:
         except FileUnreadable:
             pass
 
-    def _copy(self, file: Path | None = None, most: int | None = None) -> SyncResult:
+    def _copy(self, file: Path | None = None, most: int | None = None, *, is_hurried: bool = False) -> SyncResult:
         names = self.segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with copying(self.lock_file), opened(file or self.file, is_hurried=file is not None) as db:
+        with copying(self.lock_file), opened(file or self.file, is_hurried=is_hurried) as db:
             self.prepare(db)
             waiting = self._not_in(names, names_copied(db, "segment"), db)
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.

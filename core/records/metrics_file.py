@@ -18,6 +18,7 @@ __all__ = [
     "NEW_FILE",
     "FileHeld",
     "FileUnreadable",
+    "NeedsMemory",
     "copying",
     "is_copied_into",
     "is_held",
@@ -50,6 +51,10 @@ class FileHeld(Exception):
 
 class FileUnreadable(Exception):
     """The file is no DuckDB database, or one that DuckDB cannot read."""
+
+
+class NeedsMemory(FileUnreadable):
+    """What was done with the file needs more memory than it had."""
 
 
 @contextmanager
@@ -104,6 +109,8 @@ def translated() -> Iterator[None]:
         first = text.splitlines()[0] if text else type(error).__name__
         if is_held(text):
             raise FileHeld(first) from None
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise NeedsMemory(first) from None
         raise FileUnreadable(first) from None
 
 

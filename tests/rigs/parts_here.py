@@ -19,6 +19,9 @@ class PartsHere:
         self._opened = opened
         self._ready: list[PartEvent] = []
 
+    def prepare(self, _task: PartTask, _parts: int) -> None:
+        """See `core.run.parts.PartExecutor`: there is nothing to start."""
+
     def start(self, task: PartTask) -> None:
         """See `core.run.parts.PartExecutor`."""
         task = msgspec.json.decode(encode(task), type=PartTask)

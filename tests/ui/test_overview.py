@@ -248,7 +248,7 @@ def test_a_workspace_that_is_not_there_is_told_in_words(worked, monkeypatch, tmp
 
 
 def test_damaged_segments_are_told_above_every_view(spoilt, see):
-    assert "damaged" not in words(see("header", package="components"))
+    assert "damaged segments" not in words(see("header", package="components"))
     damaged = spoilt.folder / ".pstt" / "spool" / "damaged"
     damaged.mkdir()
     (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")

@@ -369,6 +369,17 @@ def test_acknowledged_ids_leave_out_what_failed(workspace, metrics):
     assert metrics.acknowledged_ids(["other"]) == frozenset()
 
 
+def test_what_needs_more_memory_than_a_copy_has_gets_it(workspace, metrics, monkeypatch):
+    spooled(workspace, "r1", 3)
+    monkeypatch.setattr("core.records.metrics_file.MEMORY", "300KB")
+    assert metrics.sync().sends == 3
+    monkeypatch.setattr("core.records.metrics_file.MUCH_MEMORY", "300KB")
+    spooled(workspace, "r2", 3)
+    with pytest.raises(StorageFailed, match="Memory"):
+        metrics.sync()
+    assert [path.name for path in workspace.metrics_file.parent.glob("*.broken*")] == []
+
+
 def test_segments_whose_values_need_more_memory_are_copied_too(workspace, metrics):
     """DuckDB runs out of its usual 24 MB over these keys of 1 kB and then gets more."""
     for run_id in ("r1", "r2"):
