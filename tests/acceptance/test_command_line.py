@@ -577,7 +577,7 @@ def test_help_of_every_command_is_there(tmp_path):
     done = run_command("--help", env=environment(measured=True), cwd=tmp_path, anew=True)
     for name in "demo run preview sql check doctor config runs show find rejects replay send metrics".split():
         assert name in done.stdout
-        assert run_command(name, "--help", env=environment(measured=True), cwd=tmp_path, anew=True).returncode == 0
+        assert run_command(name, "--help", env=environment(), cwd=tmp_path).returncode == 0
 
 
 def test_a_message_sent_by_hand_is_found(place, kafka):

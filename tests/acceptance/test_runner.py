@@ -14,6 +14,7 @@ import pytest
 from bench.kills import live_through, start_runner, stop_runner, two_at_once
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.processes import processes_below
 from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
@@ -152,7 +153,7 @@ def test_a_process_made_ready_before_the_fire_ends_with_its_runner_and_knows_con
     place.make(scheduling_mode="interval", interval_s=2)
     runner = place.start()
     until(lambda: finished(place))
-    ready = until(lambda: [p for p in psutil.Process(runner.pid).children() if "--wait" in p.cmdline()])
+    ready = until(lambda: processes_below(runner.pid, "--wait"))
     file = place.folder / "connections.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     document["connections"][0]["port"] = 1

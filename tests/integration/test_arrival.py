@@ -265,9 +265,8 @@ def test_a_replica_that_was_behind_and_leads_now_makes_no_green_run(
     require_lost(run, "partition 0")
 
 
-@pytest.mark.parametrize(
-    "cluster", sweep(CLIENTS, always=CLIENTS[:1]), ids=["aiokafka", "confluent", "kafka-python-ng"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", CLIENTS, ids=["aiokafka", "confluent", "kafka-python-ng"])
 def test_a_leader_that_falls_with_a_replica_in_sync_leaves_a_green_run(
     cluster: dict[str, Any], place: Place, three: list[KafkaRig]
 ):

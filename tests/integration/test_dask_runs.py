@@ -27,6 +27,7 @@ from tests.rigs.dask import DaskRig
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.killed_part import deadly
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.processes import processes_below
 from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 from tests.rigs.workspace import PASSWORD_VARIABLE, command
@@ -83,7 +84,7 @@ def part_processes(rig: DaskRig) -> list[psutil.Process]:
     found = []
     for worker in rig.workers:
         if worker.server.is_running:
-            found += [p for p in psutil.Process(worker.server.pid).children(recursive=True) if "part" in p.cmdline()]
+            found += processes_below(worker.server.pid, "part")
     return found
 
 

@@ -514,6 +514,7 @@ class KafkaRig(KafkaTopics):
             "transaction.state.log.num.partitions": "1",
             "group.initial.rebalance.delay.ms": "0",
             "broker.heartbeat.interval.ms": "500",
+            "metadata.max.idle.interval.ms": "0",  # else it writes a record each half second, for a quarter of its idle time
             "log.segment.bytes": "52428800",
             "log.cleaner.dedupe.buffer.size": "2097152",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",

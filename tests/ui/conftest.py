@@ -105,7 +105,13 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
     )
     queries = folder / "queries"
     (queries / "broken.sql").write_text("SELECT barcode FROM nowhere", encoding="utf-8")
-    broken = {"name": "Broken", "query": "broken.sql", "connection": "pg", "kafka_config": to_topic}
+    broken = {
+        "name": "Broken",
+        "query": "broken.sql",
+        "connection": "pg",
+        "timezone": ZONE.key,  # else its run of now may be of tomorrow
+        "kafka_config": to_topic,
+    }
     (queries / "broken.job.json").write_text(json.dumps(broken), encoding="utf-8")
     place = Place(folder, topic, {PASSWORD_VARIABLE: postgres.password})
     newest = datetime.now(ZONE).replace(hour=2, minute=0, second=0, microsecond=0)
