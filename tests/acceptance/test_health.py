@@ -17,7 +17,7 @@ from core.workspace.paths import Workspace
 from tests.rigs.certificates import make_certificates
 from tests.rigs.smtp import MailRig
 from tests.rigs.waiting import until
-from tests.rigs.workspace import acknowledged_so_far, environment, log_text, make_workspace, run_command
+from tests.rigs.workspace import ZONE, acknowledged_so_far, environment, log_text, make_workspace, run_command
 
 ANNA, LUCA = "anna@example.com", "luca@example.com"
 USER, PASSWORD = "pstt@example.com", "hunter2-in-the-rig"
@@ -286,7 +286,7 @@ def test_a_disabled_job_and_a_manual_one_are_nobodys_dead_man(place):
 
 
 def test_the_receipt_of_the_day_is_mailed_once_and_printed(place, mails):
-    place.make()
+    place.make(timezone=ZONE.key)  # else its run of now may be of tomorrow
     assert place.run("run", "export").returncode == 0
     place.start(PSTT_RECEIPT_TO=LUCA, PSTT_RECEIPT_AT="00:00")
     until(lambda: any(LUCA in mail["To"] for mail in mails.inbox.mails))
