@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 
+from core.errors import ConfigError
 from tests.ui.conftest import ZONE, cells, is_harmless, now, words
 from ui.data.outcomes import outcomes_by_job
 
@@ -85,6 +86,20 @@ def test_a_range_without_a_scheduled_time_is_a_problem_in_words(worked, see):
     app.date_input(key="calendar_range").set_value((today, today)).run()
     assert not app.exception
     assert "Nothing is left to send." in words(app) or "has no scheduled time" in words(app)
+
+
+def test_that_nothing_is_due_on_the_day_that_is_shown_first_is_no_error(worked, see, monkeypatch):
+    def refuse(*_args, **_options):
+        raise ConfigError("no scheduled time")
+
+    monkeypatch.setattr("ui.views.calendar.count_range", refuse)
+    app = see("calendar")
+    app.selectbox(key="calendar_range_job").select("export").run()
+    assert "no scheduled time" not in words(app)
+    assert "Choose the first and the last day." in words(app)
+    day = now().astimezone(ZONE).date() - timedelta(days=1)
+    app.date_input(key="calendar_range").set_value((day, day)).run()
+    assert "no scheduled time" in words(app)
 
 
 def test_an_empty_workspace_has_no_calendar(empty, see):

@@ -257,7 +257,10 @@ def _range(names: dict[str, str]) -> None:
     try:
         count = count_range(slug, days[0], days[1], again=again)
     except PsttError as error:
-        problem(error)
+        if days == (newest_day(), newest_day()):  # as it is at first: that nothing is due today is nobody's mistake
+            st.caption(t("Choose the first and the last day."))
+        else:
+            problem(error)
         return
     st.markdown(_what_it_makes(count))
     pressed = st.button(
