@@ -17,7 +17,7 @@ from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.workspace.atomic import write_atomically
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, parse_job, read_job_file
-from core.workspace.json_file import parse_json_file
+from core.workspace.json_file import document_of
 from core.workspace.paths import Workspace
 from core.workspace.stored_file import read_stored
 
@@ -112,11 +112,7 @@ def _document(workspace: Workspace) -> dict[str, Any]:
     Raises:
         ConfigError: It is no JSON.
     """
-    stored = read_stored(workspace.connections_file)
-    if not stored.sha256:
-        return {}
-    document: dict[str, Any] = parse_json_file(stored.path, stored.text).document
-    return document
+    return document_of(read_stored(workspace.connections_file))
 
 
 def restore_job(

@@ -18,7 +18,7 @@ from core.errors import ConfigError
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.workspace.atomic import write_atomically
-from core.workspace.json_file import nearest, parse_json_file
+from core.workspace.json_file import document_of, nearest
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
 from core.workspace.settings import MASK, SECRETS, SETTING_NAMES, env_entries, read_settings
@@ -164,7 +164,7 @@ def change_default_environment(
         StorageFailed: The file cannot be written; the old one is untouched.
     """
     stored = read_stored(workspace.connections_file)
-    document = dict(parse_json_file(stored.path, stored.text).document) if stored.sha256 else {}
+    document = document_of(stored)
     if value is None:
         document.pop(DEFAULT_ENVIRONMENT, None)
     else:

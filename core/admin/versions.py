@@ -6,6 +6,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,7 +23,7 @@ from core.records.connections_versions import hidden_secrets
 from core.records.opened import OpenWorkspace
 from core.records.rights import Caller
 from core.workspace.jobs import SUFFIX, parse_job, read_job_file
-from core.workspace.json_file import parse_json_file
+from core.workspace.json_file import document_of
 from core.workspace.stored_file import StoredFile, read_stored
 
 __all__ = [
@@ -67,8 +68,12 @@ class _Kept:
     seen_at: datetime
     saved_by: str
     size_bytes: int
-    content: bytes | None
-    """None: it is larger than COMPARED_BYTES."""
+    read: Callable[[], bytes]
+    """Returns the content."""
+
+    def lines(self) -> Counter[str] | None:
+        """Returns how often each line occurs; None: there are too many to be counted."""
+        return None if self.size_bytes > COMPARED_BYTES else Counter(_as_text(self.read()).splitlines())
 
 
 def versions_of(opened: OpenWorkspace, kind: VersionKind, name: str) -> list[FileVersion]:
@@ -83,15 +88,10 @@ def versions_of(opened: OpenWorkspace, kind: VersionKind, name: str) -> list[Fil
         NoSuchJob: No job of that name is there, and none was.
         NoSuchQuery: As for a job.
     """
-    kept = _kept(opened, kind, name)
-    if not kept:
-        _current(opened, kind, name)
-        return []
-    found = []
-    for version, before in zip(kept, [*kept[1:], None], strict=True):
-        added, removed = _changed_lines(version, before)
-        found.append(FileVersion(version.number, version.seen_at, version.saved_by, version.size_bytes, added, removed))
-    return found
+    with _kept(opened, kind, name) as kept:
+        lines = [version.lines() for version in kept]
+    before = [*lines, Counter[str]()][1:]
+    return [_file_version(*known) for known in zip(kept, lines, before, strict=True)]
 
 
 def version_text(opened: OpenWorkspace, kind: VersionKind, name: str, number: int) -> tuple[FileVersion, bytes]:
@@ -100,14 +100,12 @@ def version_text(opened: OpenWorkspace, kind: VersionKind, name: str, number: in
     Raises:
         NoSuchVersion: The file has no such version.
     """
-    version = next((one for one in versions_of(opened, kind, name) if one.number == number), None)
-    if version is None:
-        raise NoSuchVersion(f"{_label(kind, name)} has no version {number}", remedy="list its versions again")
-    if kind == "query":
-        with query_versions(opened.workspace) as versions:
-            return version, versions.content(name, number)
-    content = next(one.content for one in _kept(opened, kind, name, limit=None) if one.number == number)
-    return version, content or b""
+    with _kept(opened, kind, name) as kept:
+        at = next((at for at, one in enumerate(kept) if one.number == number), None)
+        if at is None:
+            raise NoSuchVersion(f"{_label(kind, name)} has no version {number}", remedy="list its versions again")
+        before = kept[at + 1].lines() if at + 1 < len(kept) else Counter[str]()
+        return _file_version(kept[at], kept[at].lines(), before), kept[at].read()
 
 
 def difference(opened: OpenWorkspace, kind: VersionKind, name: str, number: int, other: int | None) -> Iterator[str]:
@@ -184,7 +182,7 @@ def restore_version(
             _save_query(opened, name, content, connection, seen_sha256, check, caller, now)
         return []
     stored = read_stored(workspace.connections_file)
-    current = _document(stored)
+    current = document_of(stored)
     document, missing = brought_back(_as_text(content), current)
     seen = stored.sha256 if seen_sha256 is None else seen_sha256
     about = f"connections.json as of version {number}"
@@ -233,39 +231,43 @@ def _connection_of(opened: OpenWorkspace, name: str) -> str:
     return known.pop()
 
 
-def _kept(opened: OpenWorkspace, kind: VersionKind, name: str, limit: int | None = COMPARED_BYTES) -> list[_Kept]:
-    """Returns the versions, newest first; the content of those that are larger than the limit is left out."""
+@contextmanager
+def _kept(opened: OpenWorkspace, kind: VersionKind, name: str) -> Iterator[list[_Kept]]:
+    """Yields the versions, newest first, which can be read within it; raises as `versions_of`."""
     if kind == "query":
         with query_versions(opened.workspace) as versions:
-            return [
+            found = [
                 _Kept(
                     one.version_id,
                     one.seen_at,
                     one.saved_by,
                     one.size_bytes,
-                    versions.content(name, one.version_id) if limit is None or one.size_bytes <= limit else None,
+                    partial(versions.content, name, one.version_id),
                 )
                 for one in versions.of_query(name)
             ]
+            if not found:
+                _current(opened, kind, name)
+            yield found
+        return
     ledger = opened.ledger
     texts: list[Any] = [
         *(ledger.job_versions.of_job(name) if kind == "job" else ledger.connections_versions.newest_first())
     ]
-    found = []
-    for place, one in enumerate(texts):
-        content = one.document.encode()
-        kept = content if limit is None or len(content) <= limit else None
-        found.append(_Kept(len(texts) - place, one.seen_at, one.saved_by, len(content), kept))
-    return found
+    if not texts:
+        _current(opened, kind, name)
+    yield [
+        _Kept(len(texts) - place, one.seen_at, one.saved_by, len(one.document.encode()), one.document.encode)
+        for place, one in enumerate(texts)
+    ]
 
 
-def _changed_lines(version: _Kept, before: _Kept | None) -> tuple[int | None, int | None]:
-    """Returns how many lines were added and removed; a line that was moved is neither."""
-    if version.content is None or (before is not None and before.content is None):
-        return None, None
-    lines = Counter(_as_text(version.content).splitlines())
-    old = Counter(_as_text(before.content or b"").splitlines()) if before else Counter[str]()
-    return (lines - old).total(), (old - lines).total()
+def _file_version(version: _Kept, lines: Counter[str] | None, before: Counter[str] | None) -> FileVersion:
+    """Returns a version; a line that was moved is neither added nor removed."""
+    added = removed = None
+    if lines is not None and before is not None:
+        added, removed = (lines - before).total(), (before - lines).total()
+    return FileVersion(version.number, version.seen_at, version.saved_by, version.size_bytes, added, removed)
 
 
 def sha256_now(opened: OpenWorkspace, kind: VersionKind, name: str) -> str:
@@ -295,13 +297,8 @@ def _shown(opened: OpenWorkspace, kind: VersionKind, name: str) -> str:
         return ""
     stored = _current(opened, kind, name)
     if kind == "connections":
-        return json.dumps(hidden_secrets(_document(stored)), ensure_ascii=False, indent=2)
+        return json.dumps(hidden_secrets(document_of(stored)), ensure_ascii=False, indent=2)
     return stored.text
-
-
-def _document(stored: StoredFile) -> dict[str, Any]:
-    document: dict[str, Any] = parse_json_file(stored.path, stored.text).document if stored.sha256 else {}
-    return document
 
 
 def _as_text(content: bytes) -> str:

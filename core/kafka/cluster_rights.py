@@ -12,7 +12,7 @@ from typing import Any
 
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import client_config, translated
+from core.kafka.librdkafka import translated
 from core.kafka.probe import addresses
 from core.kafka.security import tls_context, uses_tls
 from core.model.connection import Cluster
@@ -56,11 +56,11 @@ def cluster_rights(cluster: Cluster, topics: Iterable[str], *, timeout_s: float 
         BrokerUnavailable, NotAuthorised: The cluster cannot be asked.
     """
     from confluent_kafka import KafkaException, TopicCollection
-    from confluent_kafka.admin import AdminClient
+
+    from core.kafka.admin_client import open_admin
 
     diagnosis = Diagnosis(cluster)
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
-    client = AdminClient(config, logger=ClientLog(diagnosis, time.monotonic))
+    client = open_admin(cluster, diagnosis, ClientLog(diagnosis, time.monotonic))
     asked: dict[str, Any] = {"include_authorized_operations": True, "request_timeout": timeout_s}
     wanted = sorted(set(topics))
     try:

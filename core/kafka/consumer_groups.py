@@ -11,9 +11,10 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from core.kafka.admin_client import open_admin
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import client_config, translated
+from core.kafka.librdkafka import translated
 from core.model.connection import Cluster
 from core.model.publisher import LogSpan
 
@@ -115,8 +116,7 @@ def groups_of_topic(
     if cluster.mock_brokers:
         return GroupsOfTopic((), 0, 0, 0, "a mock broker does not list consumer groups")
     diagnosis = Diagnosis(cluster, clock=clock, use="read")
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
-    admin = AdminClient(config, logger=ClientLog(diagnosis, clock))
+    admin = open_admin(cluster, diagnosis, ClientLog(diagnosis, clock))
     try:
         listed = admin.list_consumer_groups(request_timeout=timeout_s).result(timeout_s + 1)
         names = sorted(group.group_id for group in listed.valid or ())

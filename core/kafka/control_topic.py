@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from core.errors import NotAuthorised, PsttError
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import CLIENT_ID, client_config, translated
+from core.kafka.librdkafka import client_config, open_reader, translated
 from core.model.connection import Cluster
 
 __all__ = ["ControlTopic"]
@@ -85,16 +85,11 @@ class ControlTopic:
         Raises:
             BrokerUnavailable, NotAuthorised: The topic cannot be read to its end.
         """
-        settings = client_config(self._cluster) | {
-            "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
-            "enable.auto.commit": False,
+        settings = {
             "auto.offset.reset": "earliest",  # where the oldest records were deleted
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
             "fetch.wait.max.ms": END_WAIT_MS,
-            "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
-        consumer = Consumer(settings, logger=self._log)
+        consumer = open_reader(self._cluster, self._diagnosis, self._log, settings)
         try:
             # OFFSET_BEGINNING is looked up with a leader that is not known yet, and again after half a second.
             consumer.assign([TopicPartition(self.name, number, 0) for number in range(partitions)])

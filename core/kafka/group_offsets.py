@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from core.errors import PsttError
+from core.kafka.admin_client import open_admin
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import client_config, translated
+from core.kafka.librdkafka import translated
 from core.model.connection import Cluster
 
 __all__ = ["GroupIsRead", "GroupOffsets", "GroupState"]
@@ -61,8 +61,7 @@ class GroupOffsets:
     ) -> None:
         self._group, self._topic = group, topic
         self._diagnosis = Diagnosis(cluster, clock=clock, use="read")
-        config = client_config(cluster) | {"error_cb": lambda error: self._diagnosis.remember(error.str())}
-        self._admin = AdminClient(config, logger=ClientLog(self._diagnosis, clock))
+        self._admin = open_admin(cluster, self._diagnosis, ClientLog(self._diagnosis, clock))
 
     def state(self, partitions: Iterable[int]) -> GroupState:
         """Returns the group as it is now; one that does not exist has no members and no offsets.

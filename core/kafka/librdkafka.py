@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -102,15 +102,13 @@ FAMILIES: dict[Family, frozenset[int]] = {
 _FAMILY_OF = {code: family for family, codes in FAMILIES.items() for code in codes}
 
 
-def open_reader(
-    cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float], settings: Mapping[str, object]
-) -> Consumer:
+def open_reader(cluster: Cluster, diagnosis: Diagnosis, log: ClientLog, settings: Mapping[str, object]) -> Consumer:
     """Opens a consumer of committed records that joins no group and commits nothing.
 
     Args:
         cluster: Its mock brokers are started already.
         diagnosis: Remembers what the client reports.
-        clock: Monotonic seconds.
+        log: Receives the client's log lines.
         settings: What this reader has besides, such as how much it prefetches.
     """
     shared = {
@@ -120,7 +118,7 @@ def open_reader(
         "enable.partition.eof": True,
         "error_cb": lambda error: diagnosis.remember(error.str()),
     }
-    return Consumer(client_config(cluster) | shared | dict(settings), logger=ClientLog(diagnosis, clock))
+    return Consumer(client_config(cluster) | shared | dict(settings), logger=log)
 
 
 def client_config(cluster: Cluster) -> dict[str, Any]:

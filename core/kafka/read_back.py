@@ -13,6 +13,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from core.errors import BrokerUnavailable, PsttError, RunCancelled
+from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import family_of, open_reader, translated
 from core.model.connection import Cluster
@@ -62,7 +63,7 @@ class ReadBack:
             "queued.max.messages.kbytes": QUEUED_KBYTES,
             "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS,
         }
-        self._consumer = open_reader(cluster, self._diagnosis, clock, settings)
+        self._consumer = open_reader(cluster, self._diagnosis, ClientLog(self._diagnosis, clock), settings)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from core.errors import ConfigError, PsttError
+from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import open_reader, translated
 from core.kafka.mock_cluster import resolved
@@ -92,7 +93,7 @@ def cluster_id(cluster: Cluster, *, timeout_s: float = 3.0, clock: Callable[[], 
 def _consumer(cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float]) -> Consumer:
     """Returns a consumer that reads at an offset and joins no group."""
     settings = {"auto.offset.reset": "error", "fetch.wait.max.ms": 50, "queued.min.messages": 1}
-    return open_reader(cluster, diagnosis, clock, settings)
+    return open_reader(cluster, diagnosis, ClientLog(diagnosis, clock), settings)
 
 
 def _read(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic as ClientTopic
 
 from core.errors import ConfigError, NotAuthorised, PsttError
+from core.kafka.admin_client import open_admin
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import client_config, translated
+from core.kafka.librdkafka import translated
 from core.kafka.topic_settings import topic_settings
 from core.model.connection import Cluster
 from core.model.job import NewTopic
@@ -47,8 +47,7 @@ def create_topic(cluster: Cluster, topic: str, wanted: NewTopic, *, timeout_s: f
         BrokerUnavailable: No broker answers.
     """
     diagnosis = Diagnosis(cluster)
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
-    admin = AdminClient(config, logger=ClientLog(diagnosis, time.monotonic))
+    admin = open_admin(cluster, diagnosis, ClientLog(diagnosis, time.monotonic))
     replication = wanted.replication or DEFAULT_REPLICATION
     new = ClientTopic(topic, wanted.partitions, replication, config=dict(wanted.config))
     try:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
+from core.kafka.admin_client import open_admin
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import client_config, translated
+from core.kafka.librdkafka import translated
 from core.model.connection import Cluster
 
 __all__ = ["TopicEnds"]
@@ -34,8 +35,7 @@ class TopicEnds:
         self._topic = topic
         self._places = [TopicPartition(topic, number) for number in partitions]
         self._diagnosis = Diagnosis(cluster, clock=clock, use="read")
-        config = client_config(cluster) | {"error_cb": lambda error: self._diagnosis.remember(error.str())}
-        self._admin = AdminClient(config, logger=ClientLog(self._diagnosis, clock))
+        self._admin = open_admin(cluster, self._diagnosis, ClientLog(self._diagnosis, clock))
 
     def now(self) -> dict[int, int]:
         """Returns, by partition, the offset up to which a committed reader can read: an open transaction ends it.

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
 
 from core.errors import TopicMissing
+from core.kafka.admin_client import open_admin
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import client_config, translated
@@ -60,10 +61,7 @@ def list_topics(
         BrokerUnavailable, NotAuthorised: The cluster cannot be asked.
     """
     diagnosis = Diagnosis(cluster, clock=clock, use="read")
-    admin = AdminClient(
-        client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())},
-        logger=ClientLog(diagnosis, clock),
-    )
+    admin = open_admin(cluster, diagnosis, ClientLog(diagnosis, clock))
     known = _metadata(admin, diagnosis, timeout_s, clock)
     wanted = text.strip().lower()
     names = sorted(name for name in known if wanted in name.lower() and (wanted or not name.startswith(INTERNAL)))

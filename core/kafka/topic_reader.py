@@ -26,6 +26,7 @@ from confluent_kafka import (
 )
 
 from core.errors import PsttError
+from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.late import NotReadInTime
 from core.kafka.librdkafka import family_of, open_reader, translated
@@ -181,7 +182,7 @@ class TopicReader:
             "queued.max.messages.kbytes": QUEUED_KBYTES,
             "fetch.queue.backoff.ms": 5,
         }
-        self._consumer = open_reader(cluster, self._diagnosis, clock, settings)
+        self._consumer = open_reader(cluster, self._diagnosis, ClientLog(self._diagnosis, clock), settings)
 
     def __enter__(self) -> Self:
         return self

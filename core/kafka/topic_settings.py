@@ -31,17 +31,16 @@ def topic_settings(cluster: Cluster, topic: str, *, timeout_s: float = 10.0) -> 
         BrokerUnavailable, NotAuthorised, TopicMissing: The settings cannot be read.
     """
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._config import ConfigResource, ConfigSource  # admin uses them, its __all__ lacks them
     from confluent_kafka.admin._resource import ResourceType
 
-    from core.kafka.librdkafka import client_config, translated
+    from core.kafka.admin_client import open_admin
+    from core.kafka.librdkafka import translated
 
     if cluster.mock_brokers:
         raise ConfigError(f'topics of "{cluster.name}" have no settings', why="it is the broker of a demo")
     diagnosis = Diagnosis(cluster)
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
-    client = AdminClient(config, logger=ClientLog(diagnosis, time.monotonic))
+    client = open_admin(cluster, diagnosis, ClientLog(diagnosis, time.monotonic))
     wanted = ConfigResource(ResourceType.TOPIC, topic)
     try:
         found = client.describe_configs([wanted], request_timeout=timeout_s)[wanted].result()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
+from core.kafka.admin_client import open_admin
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import client_config, family_of, translated
@@ -50,9 +51,7 @@ def describe_topic(
     Raises:
         BrokerUnavailable, NotAuthorised: The state cannot be read.
     """
-    admin = AdminClient(
-        client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}, logger=log
-    )
+    admin = open_admin(cluster, diagnosis, log)
     deadline = clock() + timeout_s
     being_made = min(deadline, clock() + BEING_MADE_S)
     while True:

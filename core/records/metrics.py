@@ -132,10 +132,7 @@ class Metrics:
             StorageFailed: The disk is full, or a file may not be read or written.
         """
         try:
-            try:
-                return self._copy(most=most)
-            except NeedsMemory:
-                return self._copy(most=most, is_hurried=True)
+            return self._copy(most=most)
         except FileHeld as held:
             return SyncResult(
                 "held",
@@ -165,7 +162,7 @@ class Metrics:
         remove(aside)
         try:
             self._restore_rolled_up()
-            copied = self._copy(aside, is_hurried=True)
+            copied = self._copy(aside)
             self.require_free()
             if copied.set_aside and self.file.exists():  # the old file has the only copy of their sends
                 self._rename_damaged()
@@ -201,10 +198,17 @@ class Metrics:
         except FileUnreadable:
             pass
 
-    def _copy(self, file: Path | None = None, most: int | None = None, *, is_hurried: bool = False) -> SyncResult:
+    def _copy(self, aside: Path | None = None, most: int | None = None) -> SyncResult:
+        """Copies into the file with little memory, and with much if that is not enough; into one aside with much."""
+        if aside is None:
+            with suppress(NeedsMemory):
+                return self._copy_into(self.file, most, is_hurried=False)
+        return self._copy_into(aside or self.file, most, is_hurried=True)
+
+    def _copy_into(self, file: Path, most: int | None, *, is_hurried: bool) -> SyncResult:
         names = self.segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with copying(self.lock_file), opened(file or self.file, is_hurried=is_hurried) as db:
+        with copying(self.lock_file), opened(file, is_hurried=is_hurried) as db:
             self.prepare(db)
             waiting = self._not_in(names, names_copied(db, "segment"), db)
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.workspace.stored_file import StoredFile
 
-__all__ = ["FilePosition", "JsonFile", "nearest", "parse_json_file", "read_json_file", "read_text"]
+__all__ = ["FilePosition", "JsonFile", "document_of", "nearest", "parse_json_file", "read_json_file", "read_text"]
 
 FilePosition = tuple[str | int, ...]
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -80,6 +81,18 @@ def parse_json_file(path: Path, text: str) -> JsonFile:
     if not isinstance(document, dict):
         raise file.error((), "the file must hold one JSON object", remedy="begin it with { and end it with }")
     return file
+
+
+def document_of(stored: StoredFile) -> dict[str, Any]:
+    """Returns the JSON object of a file; empty if there is no file.
+
+    Raises:
+        ConfigError: It is no JSON object.
+    """
+    if not stored.sha256:
+        return {}
+    document: dict[str, Any] = parse_json_file(stored.path, stored.text).document
+    return document
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

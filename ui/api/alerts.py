@@ -8,7 +8,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Response
 
 from core.admin import alerts as actions
 from core.admin.alert_rules import StoredRules, replace_rule, stored_rules
@@ -20,13 +20,14 @@ from core.cli.alert_documents import (
     silence_document,
     simulation_document,
 )
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError
 from core.notify.silences import AlertRecords
 from ui.api import alert_shapes as shapes
 from ui.api.auth import Administrator, MessageSender, Reader
 from ui.api.body import document
 from ui.api.documents import takes
-from ui.api.problems import Refused, conflict, not_found, responses
+from ui.api.etags import IfMatch, required_match, seen_sha256
+from ui.api.problems import conflict, not_found, responses
 from ui.api.workspace import now, opened
 
 router = APIRouter(prefix="/alerts", tags=["alerts"], responses=responses(401, 403, 422, 503))
@@ -37,9 +38,6 @@ RULE = {"enabled": True, "threshold_percent": 5, "for_s": 300, "actions": ["mail
 ETAG = {"headers": {"ETag": {"description": "The version of alerts.json.", "schema": {"type": "string"}}}}
 NO_FILE = '"default"'
 """The ETag of a workspace without alerts.json."""
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The ETag of the version that you read, or *.", examples=["*"])
-]
 
 
 @router.get("")
@@ -197,18 +195,9 @@ def _etag(found: StoredRules) -> str:
 
 
 def _seen(known: StoredRules, match: str | None) -> str:
-    """Returns the hash of the version that the caller read; it is compared again, under the lock, when writing."""
-    if match is None:
-        raise Refused(
-            HTTPStatus.PRECONDITION_REQUIRED,
-            PsttError(
-                "the request does not say which version it changes",
-                why="another user may have changed the rules since you read them",
-                remedy="send the ETag that came with them as If-Match, or If-Match: *",
-            ),
-        )
-    tags = [tag.strip() for tag in match.split(",")]
-    return known.sha256 if "*" in tags or _etag(known) in tags else "another"
+    """Returns the hash of the version that the caller read; see `seen_sha256`."""
+    given = required_match(match, changed="the rules since you read them", source="them")
+    return seen_sha256(known.sha256, given, _etag(known))
 
 
 def _silences(app: App) -> list[Any]:

@@ -20,15 +20,15 @@ from core.admin.edit_queries import (
     rename_query,
 )
 from core.admin.uses import Uses, uses_of_query
-from core.errors import PsttError
 from core.workspace.stored_file import StoredFile
 from ui import apart
 from ui.api import file_shapes
 from ui.api.auth import Changer, Reader
 from ui.api.body import document, large_document
 from ui.api.documents import takes
+from ui.api.etags import ETAG, IfMatch, required_match, seen_sha256
 from ui.api.pages import Limit, Offset, page
-from ui.api.problems import Refused, responses
+from ui.api.problems import responses
 from ui.api.workspace import now, opened
 
 if TYPE_CHECKING:
@@ -37,12 +37,8 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/files", tags=["files"], responses=responses(401, 403, 422, 503))
 
 QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
-ETAG = {"headers": {"ETag": {"description": "The version of the file.", "schema": {"type": "string"}}}}
 Name = Annotated[
     str, Query(max_length=300, description="The SQL file, below queries/; folders by /.", examples=[QUERY])
-]
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The ETag of the version that you read, or *.", examples=["*"])
 ]
 
 
@@ -206,24 +202,5 @@ def _etag(stored: StoredFile) -> str:
 
 
 def _seen(app: App, name: str, match: str | None) -> str:
-    """Returns the hash of the version that the caller read; it is compared again, under the lock, when writing."""
-    return seen_sha256(read_query(app.workspace, name).sha256, match)
-
-
-def seen_sha256(stored_sha256: str, match: str | None) -> str:
-    """Returns the hash of the file if it is the version that the caller read, else one that no file has.
-
-    Raises:
-        Refused: The request does not say which version was read.
-    """
-    if match is None:
-        raise Refused(
-            HTTPStatus.PRECONDITION_REQUIRED,
-            PsttError(
-                "the request does not say which version it changes",
-                why="another user may have changed the file since you read it",
-                remedy="send the ETag that came with it as If-Match, or If-Match: *",
-            ),
-        )
-    tags = [tag.strip() for tag in match.split(",")]
-    return stored_sha256 if "*" in tags or f'"{stored_sha256}"' in tags else "another"
+    """Returns the hash of the version that the caller read; see `seen_sha256`."""
+    return seen_sha256(read_query(app.workspace, name).sha256, required_match(match))

@@ -34,6 +34,7 @@ from ui.api import shapes
 from ui.api.auth import Changer, MessageSender, Reader
 from ui.api.body import document, read_text
 from ui.api.documents import takes
+from ui.api.etags import ETAG, required_match
 from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import REQUEST_BODY, Refused, not_found, responses
@@ -70,7 +71,6 @@ Body = Annotated[str, Depends(read_text)]
 IfMatch = Annotated[
     str | None, Header(alias="If-Match", description="The ETag of the version that was changed, or *.", examples=["*"])
 ]
-ETAG = {"headers": {"ETag": {"description": "The version of the file.", "schema": {"type": "string"}}}}
 
 
 @router.get("/scheduling")
@@ -344,15 +344,7 @@ def _matches(header: str, file: JobFile) -> bool:
 def _seen(app: App, id: str, match: str | None) -> str | None:
     """Returns the hash of the version that the caller changed; it is compared again, under the lock, when writing."""
     file = read_job_file(app.workspace, id)
-    if match is None:
-        raise Refused(
-            HTTPStatus.PRECONDITION_REQUIRED,
-            PsttError(
-                "the request does not say which version it changes",
-                why="another user may have changed the job since you read it",
-                remedy="send the ETag that came with the job as If-Match, or If-Match: *",
-            ),
-        )
+    match = required_match(match, changed="the job since you read it", source="the job")
     if match.strip() == "*":
         return None
     require_seen(f'job "{id}"', file.sha256, file.sha256 if "W/" not in match and _matches(match, file) else "")

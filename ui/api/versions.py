@@ -14,7 +14,7 @@ from core.workspace.stored_file import StoredFile
 from ui import apart
 from ui.api import file_shapes
 from ui.api.auth import Changer, Reader
-from ui.api.files import ETAG, IfMatch, seen_sha256
+from ui.api.etags import ETAG, IfMatch, required_match, seen_sha256
 from ui.api.problems import responses
 from ui.api.workspace import now, opened
 
@@ -69,7 +69,7 @@ def restore(
             kind,
             name,
             number,
-            seen_sha256=seen_sha256(stored, match) if stored else "",
+            seen_sha256=seen_sha256(stored, required_match(match)) if stored else "",
             connection=connection,
             check=partial(apart.checked, app.workspace.root),
             caller=caller,

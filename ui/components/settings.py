@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.admin.edit_settings import is_editable, setting_applies, setting_meanings
-from core.workspace.json_file import parse_json_file
+from core.workspace.json_file import document_of
 from core.workspace.settings import SettingRow
 from core.workspace.stored_file import read_stored
 from ui import changes, data
@@ -48,7 +48,7 @@ def show() -> None:
 def default_environment() -> None:
     """Draws the choice of the cluster of everything that names none, where there are clusters."""
     stored = read_stored(data.workspace().connections_file)
-    document = parse_json_file(stored.path, stored.text).document if stored.sha256 else {}
+    document = document_of(stored)
     if not document.get("kafka_connections"):
         return
     st.markdown("**default_environment**")
