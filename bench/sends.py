@@ -27,7 +27,8 @@ from core.records.merging import MergeResult, merge_small
 from core.records.metrics import Metrics
 from core.records.metrics_queries import MetricsQueries, SendFilter, metrics_sql
 from core.records.retention import Retention, roll_up
-from core.records.spool import SEGMENT_SENDS, SEND_SCHEMA, Spool
+from core.records.segments import SEND_SCHEMA
+from core.records.spool import SEGMENT_SENDS, Spool
 from core.workspace.paths import Workspace
 
 ZONE = "Europe/Rome"

@@ -16,20 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.errors import StorageFailed
-from core.records.spool import (
+from core.records.segments import (
     COUNTED,
     SEND_SCHEMA,
     SUFFIX,
-    SendTotals,
+    columns_of,
     read_segment,
     segments_of,
-    text_scalar,
     write_segment,
 )
+from core.records.send_totals import SendTotals
 
 __all__ = ["NEW", "PREFIX", "is_merged", "names_in", "run_of", "segments_with", "sends_in", "sent_by", "write_merged"]
 
@@ -111,8 +110,9 @@ def sends_in(file: Path, run_id: str, columns: Sequence[str]) -> pa.Table:
             if not merged:
                 raise
             file = merged[0]  # a run that is merged had one segment
-    sends = read_segment(file, [*columns, "run_id"])
-    return sends.filter(pc.equal(sends["run_id"], text_scalar(run_id))).select(columns)
+    import pyarrow.compute as pc  # 9 MB, for what reads segments again
+
+    return read_segment(file, [*columns, "run_id"]).filter(pc.field("run_id") == run_id).select(columns)
 
 
 def sent_by(folder: Path, run_id: str) -> SendTotals:
@@ -123,7 +123,7 @@ def sent_by(folder: Path, run_id: str) -> SendTotals:
     """
     tally = SendTotals()
     for file in segments_with(folder, run_id):
-        tally.add(sends_in(file, run_id, COUNTED))
+        tally.add(columns_of(sends_in(file, run_id, COUNTED)))
     return tally
 
 

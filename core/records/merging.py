@@ -28,7 +28,8 @@ from core.errors import PsttError, StorageFailed
 from core.records.merged_segments import NEW, PREFIX, write_merged
 from core.records.metrics_file import FileHeld, FileUnreadable, copying, names_copied, opened
 from core.records.metrics_queries import make_zone, metrics_sql
-from core.records.spool import SEGMENT_SENDS, SUFFIX, flush_folder
+from core.records.segments import SUFFIX, flush_folder
+from core.records.spool import SEGMENT_SENDS
 from core.workspace.atomic import replace_file, write_atomically
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from core.records.damaged_segments import quoted
 from core.records.known_since import KnownSince
 from core.records.metrics_file import state_of
 from core.records.metrics_queries import metrics_sql
-from core.records.spool import flush_folder
+from core.records.segments import flush_folder
 from core.workspace.atomic import replace_file
 
 __all__ = ["RolledUp"]

@@ -24,7 +24,7 @@ import msgspec
 
 from core.errors import ConfigError, PsttError, RunCancelled, StorageFailed, WorkersUnavailable
 from core.records.merged_segments import sent_by
-from core.records.spool import flush_folder, segments_of
+from core.records.segments import flush_folder, segments_of
 from core.run.dask_cluster import (
     call_by_name,
     connect,

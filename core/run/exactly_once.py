@@ -23,7 +23,7 @@ from core.model.run import Plan, Run
 from core.model.window import Cursor
 from core.records.ledger import Ledger
 from core.records.merged_segments import sent_by
-from core.records.spool import SendTotals
+from core.records.send_totals import SendTotals
 from core.workspace.identity import Identity
 
 __all__ = ["ExactlyOnce", "LastSender", "SentMarker", "decoded", "foreign_sender", "same_content"]

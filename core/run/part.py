@@ -23,7 +23,9 @@ from core.model.query import Query
 from core.model.run import Plan, Reject
 from core.model.source import CANCEL_S, Reading, Source
 from core.records.opened import OpenWorkspace
-from core.records.spool import SendTotals, Spool, segments_of
+from core.records.segments import segments_of
+from core.records.send_totals import SendTotals
+from core.records.spool import Spool
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
 from core.run.kept_publishers import KeptPublishers

@@ -14,7 +14,8 @@ import msgspec
 from core.errors import PsttError, StorageFailed
 from core.model.run import PartitionRange, Reject
 from core.records.merged_segments import sent_by
-from core.records.spool import SendTotals, flush_folder, segments_of
+from core.records.segments import flush_folder, segments_of
+from core.records.send_totals import SendTotals
 from core.run.exactly_once import SentMarker
 from core.run.parts import PartError, PartResult, PartTask, attempt_name
 from core.run.pending_transactions import storing_in

@@ -20,7 +20,7 @@ from core.model.query import Step
 from core.model.run import PartState, Plan, RunPart
 from core.model.source import Source, Split
 from core.records.ledger import Outcome
-from core.records.spool import SendTotals
+from core.records.send_totals import SendTotals
 from core.run.exactly_once import ExactlyOnce, SentMarker
 from core.run.look_back import KNOWN_FILE, write_known
 from core.run.part_markers import EarlierParts, earlier_parts, once_of_part, record_of

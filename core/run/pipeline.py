@@ -20,7 +20,8 @@ from core.model.run import Plan, Reject, Run, Verification
 from core.model.source import Increment, Source
 from core.model.window import Cursor
 from core.records.ledger import Ledger, Outcome
-from core.records.spool import SendTotals, Spool
+from core.records.send_totals import SendTotals
+from core.records.spool import Spool
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
 from core.run.exactly_once import ExactlyOnce, SentMarker, decoded
 from core.run.incremental import WatermarkRecord, increment_warnings, record_of_watermark, take_record

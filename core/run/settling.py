@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import pyarrow.compute as pc
 from loguru import logger
 
 from core.clock import iso_utc
@@ -26,7 +25,8 @@ from core.model.run import Plan, Run
 from core.records.ledger import Ledger, Outcome
 from core.records.merged_segments import sent_by
 from core.records.opened import OpenWorkspace
-from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, write_segment
+from core.records.segments import flush_folder, read_segment, segments_of, write_segment
+from core.records.send_totals import SendTotals
 from core.run.arrival import lost_since
 from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics
@@ -193,7 +193,7 @@ def drop_aborted(folder: Path, spool_dir: Path, run_id: str) -> None:
     """
     for segment in segments_of(folder, run_id):
         sends = read_segment(segment)
-        failed = sends.filter(pc.is_null(sends["partition"]))
+        failed = sends.filter(sends["partition"].is_null())
         with storing_in(spool_dir):
             if failed.num_rows:
                 spool_dir.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from core.model.publisher import Publisher
 from core.model.run import Run
 from core.model.window import Cursor
 from core.records.ledger import Ledger, Outcome
-from core.records.spool import segments_of
+from core.records.segments import segments_of
 from core.run.exactly_once import SentMarker
 from core.run.part_results import clear_folder, joined, move_segments, rejects_of, result_of_marker
 from core.run.parts import PartResult, attempt_name

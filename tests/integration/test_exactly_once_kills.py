@@ -40,14 +40,14 @@ NOT_COMMITTED = [
     "after:core.run.pipeline:write_note:1",
     "before:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
     "after:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
-    "before:core.records.spool:write_segment:1",
-    "after:core.records.spool:write_segment:1",
+    "before:core.records.segments:SegmentFile.complete:1",
+    "after:core.records.segments:SegmentFile.complete:1",
     "before:core.run.pipeline:KafkaRun.drain:1",
     "after:core.run.pipeline:KafkaRun.drain:1",
     "before:core.run.pipeline:KafkaRun.mark:1",
     "after:core.run.pipeline:KafkaRun.mark:1",
-    "before:core.records.spool:write_segment:3",
-    "after:core.records.spool:write_segment:3",
+    "before:core.records.segments:SegmentFile.complete:3",
+    "after:core.records.segments:SegmentFile.complete:3",
     "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
 ]
 COMMITTED = [

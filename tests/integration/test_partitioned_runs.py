@@ -210,8 +210,8 @@ def test_a_part_that_fails_fails_the_run(place: Place) -> None:
 KILLED = [
     "after:core.run.part:_PartRun._note_columns:1",
     "before:core.run.sending:Sending.publish:3",
-    "before:core.records.spool:write_segment:1",
-    "after:core.records.spool:write_segment:2",
+    "before:core.records.segments:SegmentFile.complete:1",
+    "after:core.records.segments:SegmentFile.complete:2",
     "before:core.run.sending:Sending.drain:1",
     "after:core.run.sending:Sending.drain:1",
     "after:core.run.part:run_part:1",
@@ -361,7 +361,7 @@ NOT_COMMITTED = [
     "after:core.run.part:_PartRun._note_columns:1",
     "after:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
     "before:core.run.sending:Sending.publish:3",
-    "after:core.records.spool:write_segment:1",
+    "after:core.records.segments:SegmentFile.complete:1",
     "after:core.run.sending:Sending.mark:1",
     "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
 ]

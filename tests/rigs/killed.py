@@ -1,6 +1,6 @@
 """The program, killed by itself at a named point: `python -m tests.rigs.killed POINT WORDS…` runs `python -m core WORDS…`.
 
-A point is `when:module:name:number`, such as `before:core.records.spool:write_segment:2`: as soon as that function is called (or
+A point is `when:module:name:number`, such as `before:core.records.segments:SegmentFile.complete:2`: as soon as that function is called (or
 has returned) for the second time, the process ends, as after a power cut. The functions are patched here, so that
 the product needs no hook.
 """

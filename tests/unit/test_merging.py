@@ -14,7 +14,7 @@ from core.records.merged_segments import is_merged, names_in, segments_with, sen
 from core.records.merging import merge_daily, merge_small
 from core.records.metrics import Metrics
 from core.records.retention import Retention, roll_up
-from core.records.spool import COUNTED, read_segment
+from core.records.segments import COUNTED, read_segment
 from core.workspace.paths import Workspace
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import holder
@@ -244,7 +244,7 @@ merging.merge_small(Metrics(Workspace(Path(sys.argv[1])), "Asia/Kathmandu"), "As
 """
 POINTS = [
     "before:core.records.merging:write_merged:1",
-    "before:core.records.spool:flush_folder:1",
+    "before:core.records.segments:flush_folder:1",
     "after:core.records.merging:write_merged:1",
     "after:core.records.merging:replace_file:1",
     "before:core.records.merged_store:MergedSegments.remember:1",
