@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import streamlit as st
 
-from ui.language.catalogue import Translations, translations
+from core.language.catalogue import Translations, translations
 
 __all__ = [
     "COOKIE",

@@ -1,4 +1,4 @@
-"""Brings `it.po` up to date with the sources: `python -m ui.language.update [TEXTS.json]`.
+"""Brings `core/language/it.po` up to date with the sources: `python -m ui.language.update [TEXTS.json]`.
 
 New texts are added without a translation, texts that no source has any more are removed, and both are listed. A JSON file
 of English → Italian fills in what has no translation yet. Texts of other programs (pydantic, the operating system) and
@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
-from babel.messages.pofile import write_po
+from babel.messages.pofile import read_po, write_po
 
-from ui.language.catalogue import WORD, po_file, read
+from core.language.catalogue import WORD, po_file
 from ui.language.core_texts import core_texts
 from ui.language.page_texts import page_texts
 
-__all__ = ["main", "updated"]
+__all__ = ["main", "read", "updated"]
 
 LANGUAGE = "it"
 FOREIGN = "written by another program"
@@ -34,6 +34,12 @@ Id = str | tuple[str, str]
 """English, or English for one and for any other number."""
 Entry = tuple[Id, str | None, list[str], list[str]]
 """A text, its context, the files that have it, and comments."""
+
+
+def read(language: str) -> Catalog:
+    """Returns the gettext file of a language as Babel reads it."""
+    with po_file(language).open("rb") as file:
+        return read_po(file, locale=language, abort_invalid=True)
 
 
 def updated(old: Catalog, given: Mapping[str, str]) -> Catalog:

@@ -1,0 +1,1 @@
+"""The languages in which this program speaks: English is in the source, `it.po` has the Italian."""
