@@ -2,7 +2,8 @@
 
 The file is read as it is: no compiler of gettext is needed, on Windows neither, and no library, so that a command in
 Italian starts fast. English is the key of each text.
-`msgctxt "word"` marks single words that are translated only as a value inside a sentence of `core`.
+`msgctxt "word"` marks single words that are translated only as a value inside a sentence of `core`, `msgctxt "label"`
+those before a line of the command line and above its columns.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from pathlib import Path
 
 from core.language.sentences import Sentences
 
-__all__ = ["WORD", "Texts", "Translations", "po_file", "translations"]
+__all__ = ["LABEL", "PLURAL", "WORD", "Texts", "Translations", "po_file", "translations"]
 
 WORD = "word"
 """Context of a single word that `core` puts into its sentences, such as `acknowledged`."""
+LABEL = "label"
+"""Context of a word before a line of the command line, or above a column, such as `next`."""
+PLURAL = "plural"
+"""Context of a word whose form after a number other than one is another, such as `complete`."""
+_OF_CORE = ("core/", "ui/api/", "ui/apart.py", "ui/http_security.py", "ui/workspaces.py")
+"""The sources whose finished sentences are translated; REST has its errors in `ui`."""
 _PLURAL = re.compile(r"plural=([^;\n]+)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _ESCAPED = re.compile(r"\\(.)")
@@ -60,8 +67,8 @@ class _Entry:
 
     @property
     def is_of_core(self) -> bool:
-        """Whether it can be a sentence, or a part of one, that is not made by the page: its place is in `core`, or nowhere."""
-        return not self.places or " core/" in self.places
+        """Whether it can be a sentence, or a part of one, that is translated when it is finished; foreign ones have no place."""
+        return not self.places or any(f" {place}" in self.places for place in _OF_CORE)
 
 
 def po_file(language: str) -> Path:
@@ -75,14 +82,14 @@ def translations(language: str) -> Translations:
     singular: dict[str, str] = {}
     plural: dict[str, Mapping[int, str]] = {}
     sentences: dict[str, str] = {}
-    words: dict[str, str] = {}
+    marked: dict[str, dict[str, str]] = {WORD: {}, LABEL: {}, PLURAL: {}}
     rule = "n != 1"
     for entry in _entries(po_file(language).read_text(encoding="utf-8")):
         english, translated = entry.parts["msgid"], entry.parts.get("msgstr", "")
         if not english:
             rule = found[1] if (found := _PLURAL.search(translated)) else rule
         elif "msgctxt" in entry.parts:
-            words[english] = translated
+            marked[entry.parts["msgctxt"]][english] = translated
         elif "msgid_plural" in entry.parts:
             forms = {int(name[7:-1]): text for name, text in entry.parts.items() if name.startswith("msgstr[")}
             plural[english], singular[english] = forms, forms.get(0, "")
@@ -92,7 +99,7 @@ def translations(language: str) -> Translations:
                 sentences[english] = translated
     return Translations(
         Texts(singular, plural, gettext.c2py(rule)),
-        Sentences(sentences, words, language),
+        Sentences(sentences, marked[WORD], language, marked[LABEL], marked[PLURAL]),
     )
 
 
