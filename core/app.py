@@ -80,6 +80,7 @@ class App:
             self.workspace.logs_dir,
             level=self.settings.KAFKA_LOG_LEVEL,
             retention_days=self.settings.PSTT_LOG_RETENTION_DAYS,
+            language=self.settings.PSTT_LANGUAGE,
         )
         if problem:
             self.log_problem = problem

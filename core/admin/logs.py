@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
+
+from core.language import Language, translated
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -31,7 +34,9 @@ LOWEST_LEVELS = (
 """Logger of a library → the lowest level that is kept."""
 
 
-def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) -> str | None:
+def start_logging(
+    folder: Path | None, *, level: str, retention_days: int = 30, language: Language = "en"
+) -> str | None:
     """Writes the log to the file of the day in `folder`, and warnings to stderr.
 
     A folder that is not writable stops no run: the log then goes to the terminal only.
@@ -40,12 +45,13 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
         folder: The workspace's `logs/`; None: the terminal only.
         level: Lowest level that is kept: DEBUG, INFO, WARNING, ERROR.
         retention_days: Days that a file is kept after its last line.
+        language: Of our messages, in the files and on the terminal; what libraries log stays as it is.
 
     Returns:
         Why there is no log file; None if there is one.
     """
     logger.remove()
-    logger.configure(extra={"job": "", "run": "", "batch": ""})
+    logger.configure(extra={"job": "", "run": "", "batch": ""}, patcher=_speaking(language))
     logger.add(
         sys.stderr,
         level=max(level, "WARNING", key=_severity),
@@ -118,6 +124,16 @@ class _DailyFile:
                 if file.stat().st_mtime < oldest:
                     file.unlink()
         return stream
+
+
+def _speaking(language: Language) -> Callable[[Record], None]:
+    """Returns what each record goes through before it is written."""
+
+    def translate(record: Record) -> None:
+        if language != "en" and (record["name"] or "").split(".")[0] in ("core", "ui"):
+            record["message"] = translated(record["message"], language)
+
+    return translate
 
 
 def _severity(level: str) -> int:

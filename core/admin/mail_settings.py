@@ -63,7 +63,9 @@ def send_test_with(
     opened.ledger.audit.add(
         caller.name, "test mail", "mail", now, after={"to": list(to), "host": settings.PSTT_SMTP_HOST}
     )
-    return send_test_through(server, tuple(to) or email_addresses(settings.PSTT_MAIL_TO), opened.timezone, now)
+    return send_test_through(
+        server, tuple(to) or email_addresses(settings.PSTT_MAIL_TO), opened.timezone, now, settings.PSTT_LANGUAGE
+    )
 
 
 def save_mail_settings(

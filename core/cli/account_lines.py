@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from core.cli.output import said
 from core.cli.render import table_lines
 from core.records.accounts import AccessToken, User
 
@@ -13,7 +14,7 @@ __all__ = ["token_lines", "user_lines"]
 
 def user_lines(users: Sequence[User]) -> list[str]:
     """Returns a table of the users; without any, who may use the page."""
-    names = ["name", "role", "e-mail", "signs in by", "last sign-in"]
+    names = [said("name"), said("role"), said("e-mail"), said("signs in by"), said("last sign-in")]
     rows = [
         [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
         for u in users
@@ -26,7 +27,15 @@ def user_lines(users: Sequence[User]) -> list[str]:
 
 def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:
     """Returns a table of the tokens with their state at `now`; secrets are not stored."""
-    names = ["id", "name", "scope", "state", "expires", "last used", "made by"]
+    names = [
+        said("id"),
+        said("name"),
+        said("scope"),
+        said("state"),
+        said("expires"),
+        said("last used"),
+        said("made by"),
+    ]
     return table_lines(
         names,
         [

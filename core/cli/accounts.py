@@ -15,8 +15,9 @@ import typer
 from core.app import App
 from core.cli.account_lines import token_lines, user_lines
 from core.cli.options import JsonOption, WorkspaceOption, now
-from core.cli.output import print_answer, print_json, print_lines
+from core.cli.output import print_answer, print_json, print_lines, said
 from core.errors import ConfigError
+from core.language import WithData
 from core.records.accounts import Accounts
 from core.records.rights import Role, local_caller
 
@@ -125,8 +126,13 @@ def token_add(
     if as_json:
         print_json({"token_id": token.token_id, "scope": scope, "expires_at": token.expires_at, "token": text})
         return
-    print(f"✔ token {token.token_id} ({name}) may {scope} until {token.expires_at:%Y-%m-%d}")
-    print(f"\n  {text}\n\nIt is shown only now. The program sends it as: Authorization: Bearer TOKEN")
+    print_lines(
+        [
+            f"✔ token {token.token_id} ({name}) may {scope} until {token.expires_at:%Y-%m-%d}",
+            WithData("\n  ", text),
+            "\nIt is shown only now. The program sends it as: Authorization: Bearer TOKEN",
+        ]
+    )
 
 
 @token_app.command("list")
@@ -163,4 +169,4 @@ def _asked_password(*, from_stdin: bool) -> str:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
         raise ConfigError("a password is needed, and there is no terminal to enter it", remedy="give --password-stdin")
-    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return str(typer.prompt(said("Password"), hide_input=True, confirmation_prompt=True))

@@ -14,6 +14,7 @@ from core.app import App
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.errors import ConfigError
+from core.language import WithData
 from core.records.rights import local_caller
 from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
@@ -97,7 +98,7 @@ def plan_lines(plan: ChangePlan) -> list[str]:
     """Returns each change with its differing lines, then how many there are."""
     lines: list[str] = []
     for change in plan.changes:
-        lines += [f"{change.symbol} {change.name}", *(f"      {line}" for line in change.diff())]
+        lines += [WithData(f"{change.symbol} ", change.name), *(WithData("      ", line) for line in change.diff())]
     counts = [
         f"{sum(change.action == action for change in plan.changes)} {word}"
         for action, word in (("create", "new"), ("change", "changed"), ("delete", "deleted"))

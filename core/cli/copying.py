@@ -38,7 +38,12 @@ def copy_sends(workspace: WorkspaceOption = None, merge: MergeOption = False) ->
 
     place = Workspace.find(workspace, os.environ)
     settings = load_settings(place, os.environ)
-    start_logging(place.logs_dir, level=settings.KAFKA_LOG_LEVEL, retention_days=settings.PSTT_LOG_RETENTION_DAYS)
+    start_logging(
+        place.logs_dir,
+        level=settings.KAFKA_LOG_LEVEL,
+        retention_days=settings.PSTT_LOG_RETENTION_DAYS,
+        language=settings.PSTT_LANGUAGE,
+    )
     metrics = Metrics(place, settings.PSTT_TIMEZONE)
     is_complete = copy_waiting(metrics, HELD_S)
     if is_complete:

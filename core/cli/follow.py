@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.cli.message_lines import message_document, message_line, message_lines
-from core.cli.output import error_lines
+from core.cli.output import error_lines, print_lines, print_note
 from core.errors import PsttError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool,
     """
     shown = examined = 0
     is_away = False
-    _note("following the topic from now on; Ctrl-C ends")
+    print_note("following the topic from now on; Ctrl-C ends")
     if note:
-        _note(note)
+        print_note(note)
     try:
         while most is None or shown < most:
             turn, is_away = _turn(tail, is_away=is_away)
@@ -53,9 +53,9 @@ def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool,
                 time.sleep(EVERY_S)
     except KeyboardInterrupt:
         pass  # the way to end it
-    _note(f"{shown:,} messages shown, {examined:,} looked through")
+    print_note(f"{shown:,} messages shown, {examined:,} looked through")
     if tail.missing and examined:
-        _note(f"none of them has {', '.join(tail.missing)}")
+        print_note(f"none of them has {', '.join(tail.missing)}")
 
 
 def _turn(tail: TopicTail, *, is_away: bool) -> tuple[TailTurn | None, bool]:
@@ -66,7 +66,7 @@ def _turn(tail: TopicTail, *, is_away: bool) -> tuple[TailTurn | None, bool]:
         if not error.is_retriable:
             raise
         if not is_away:
-            _note("\n".join(error_lines(error)))
+            print_note("\n".join(error_lines(error)))
         return None, True
 
 
@@ -74,10 +74,6 @@ def _print(message: ReadableMessage, timezone: str, *, whole: bool, as_json: boo
     if as_json:
         print(msgspec.json.encode(message_document(message)).decode())
     elif whole:
-        print("\n".join(message_lines(message, timezone)))
+        print_lines(message_lines(message, timezone))
     else:
-        print(message_line(message, timezone))
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        print_lines([message_line(message, timezone)])

@@ -16,7 +16,7 @@ from core.admin.topic_messages import consumer_groups
 from core.app import App
 from core.cli.message_lines import group_lines, groups_document, reset_document, reset_lines
 from core.cli.options import ClusterOption, JsonOption, TopicArgument, WorkspaceOption, now
-from core.cli.output import print_json, print_lines
+from core.cli.output import print_json, print_lines, print_note
 from core.records.rights import local_caller
 
 __all__ = ["app"]
@@ -99,5 +99,5 @@ def reset(
 
 def _is_wanted() -> bool:
     """Asks. Returns False where there is nobody to answer."""
-    print("Reset these offsets? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    print_note("Reset these offsets? [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes", "s", "sì", "si")

@@ -46,7 +46,7 @@ def part_line(part: RunPart, count: int) -> str:
 
 
 def _progress_lines(run: Run, progress: RunProgress) -> list[str]:
-    of = f" of {progress.rows_expected:,}" if progress.rows_expected is not None else ""
+    expected = progress.rows_expected
     done = "written" if run.is_file else "acknowledged"
     elapsed_s = max((progress.at - run.started_at).total_seconds(), 0.0)
     times = [f"{duration_text(elapsed_s)} so far"]
@@ -57,5 +57,6 @@ def _progress_lines(run: Run, progress: RunProgress) -> list[str]:
     counts = f"{progress.acknowledged:,} {done}, {progress.rejected:,} rejected"
     return [
         f"  step       {STEPS[progress.step]}",
-        f"  progress   {progress.rows_read:,}{of} rows read, {counts} · {' · '.join(times)}",
+        f"  progress   {progress.rows_read:,}{f' of {expected:,}' if expected is not None else ''} rows read, {counts}"
+        f" · {' · '.join(times)}",
     ]

@@ -13,18 +13,21 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from core.cli.help import speaking
 from core.cli.leaving import leave
-from core.cli.output import report_defect, report_error
+from core.cli.output import language, print_note, report_defect, report_error, said, speak
 from core.errors import ConfigError, PsttError, RunCancelled
+from core.language import WithData, chosen_language
 
 __all__ = ["COMMANDS", "Command", "app", "main"]
 
@@ -121,7 +124,7 @@ class LazyGroup(TyperGroup):
         with _loading():
             found = typer.main.get_command(import_module(COMMANDS[cmd_name].module).app)
         # A module with one command, or with one group, is that command itself.
-        return getattr(found, "commands", {}).get(cmd_name, found)
+        return speaking(getattr(found, "commands", {}).get(cmd_name, found))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes the list of `--help` without importing the commands."""
@@ -150,6 +153,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a Windows console with an old code page cannot print ✔
             stream.reconfigure(encoding="utf-8", errors="replace")
     as_json = "--json" in sys.argv
+    speak(chosen_language(os.environ, _folder(sys.argv, os.environ) / ".env"))
     try:
         code = _command(as_json=as_json)
         sys.stdout.flush()
@@ -159,10 +163,19 @@ def main() -> None:
     leave(code)
 
 
+def _folder(arguments: Sequence[str], environ: Mapping[str, str]) -> Path:
+    """Returns the folder of `--workspace`, before the command line is read; whether it is there is checked later."""
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--workspace" and (equals or arguments[number + 1 :]):
+            return Path(value if equals else arguments[number + 1])
+    return Path(environ.get("PSTT_WORKSPACE") or ".")
+
+
 def _command(*, as_json: bool) -> int:
     """Runs the command of `sys.argv` and returns its exit code."""
     try:
-        code = app(standalone_mode=False) or 0
+        code = speaking(typer.main.get_command(app))(standalone_mode=False) or 0
     except PsttError as error:
         return report_error(error, as_json=as_json)
     except TyperException as error:  # an unknown command or a wrong option
@@ -182,7 +195,12 @@ def _usage_error(error: TyperException, *, as_json: bool) -> int:
     if as_json:
         place = usage.ctx.command_path if getattr(usage, "ctx", None) else "python -m core"
         return report_error(ConfigError(usage.format_message(), remedy=f"{place} --help"), as_json=True)
-    usage.show()
+    if language() == "en" or not getattr(usage, "ctx", None):
+        usage.show()
+        return 2
+    print_note(WithData("", usage.ctx.get_usage()))
+    print_note(f"Try '{usage.ctx.command_path} --help' for help.\n")
+    print_note(f"{said('Error')}: {usage.format_message()}")
     return 2
 
 

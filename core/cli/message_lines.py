@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.cli.output import said
 from core.clock import iso_utc
 from core.formatting import local_time, size_text
+from core.language import WithData
 
 if TYPE_CHECKING:
     from core.admin.group_offsets import GroupReset
@@ -132,13 +134,13 @@ def message_lines(message: ReadableMessage, timezone: str) -> Iterator[str]:
         yield f"  time    {local_time(stored.at, timezone, seconds=True)} {timezone}, {kind}"
     yield f"  size    {size_text(stored.size_bytes)}"
     for name, value in stored.headers:
-        yield f"  header  {name} = {'null' if value is None else _header(value)}"
-    yield f"  key     {_short(message.key)}"
+        yield WithData("  header  ", f"{name} = {'null' if value is None else _header(value)}")
+    yield WithData("  key     ", _short(message.key))
     if message.value.schema_id is not None:
         yield f"  schema  {message.value.described}, id {message.value.schema_id}"
     if message.value.problem:
         yield f"  not decoded: {message.value.problem}"
-    yield "  a tombstone: the key without a value" if stored.value is None else message.value.text
+    yield ("  a tombstone: the key without a value" if stored.value is None else WithData("", message.value.text))
 
 
 def groups_document(topic: str, found: GroupsOfTopic) -> dict[str, Any]:
@@ -240,10 +242,12 @@ def _group_document(group: ConsumerGroup) -> dict[str, Any]:
 def message_line(message: ReadableMessage, timezone: str) -> str:
     """Returns one message in one line: time, place, key, size, the beginning of the value."""
     stored = message.stored
-    when = local_time(stored.at, timezone, seconds=True) if stored.at else "no time"
+    when = local_time(stored.at, timezone, seconds=True) if stored.at else said("no time")
     key = _short(message.key, 60)
     value = "tombstone" if stored.value is None else _short(message.value)
-    return f"  {when}   {stored.partition} @ {stored.offset:,}   {key}   {size_text(stored.size_bytes)}   {value}"
+    return WithData(
+        f"  {when}   {stored.partition} @ {stored.offset:,}   ", f"{key}   {size_text(stored.size_bytes)}   {value}"
+    )
 
 
 def _how_far(found: TopicMessages) -> str:

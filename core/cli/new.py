@@ -14,9 +14,10 @@ from core.app import App
 from core.calendar.cron import check_cron
 from core.cli.documents import preview_document
 from core.cli.options import JsonOption, WorkspaceOption, now, parameters_of
-from core.cli.output import error_document, error_lines, print_json, print_lines
+from core.cli.output import error_document, error_lines, print_json, print_lines, said
 from core.cli.render import preview_lines
 from core.errors import ConfigError, PsttError
+from core.language import WithData
 from core.model.job import Job
 from core.model.query import Parameter
 from core.records.rights import local_caller
@@ -113,7 +114,7 @@ class Questions:
                 return default
             raise ConfigError(f"{option} is missing", remedy="give it, or call this in a terminal, where it asks")
         while True:
-            answer = str(typer.prompt(question, default=default or None)).strip()
+            answer = str(typer.prompt(said(question), default=default or None)).strip()
             try:
                 check(answer)
             except ConfigError as error:
@@ -130,7 +131,7 @@ class Questions:
         if not among:
             raise ConfigError(f"there is nothing to choose for {option}", remedy=if_none)
         if self._asks and not given:
-            print_lines(f"  {number}  {name}" for number, name in enumerate(among, 1))
+            print_lines(WithData(f"  {number}  ", name) for number, name in enumerate(among, 1))
 
         def check(answer: str) -> None:
             if answer not in among and not _is_number(answer, among):

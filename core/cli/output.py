@@ -10,22 +10,50 @@ from typing import Any
 from loguru import logger
 
 from core.errors import ConfigError, PsttError
+from core.language import Language, label, translated_line
 
 __all__ = [
     "error_document",
     "error_lines",
+    "language",
     "print_answer",
     "print_json",
     "print_lines",
+    "print_note",
     "report_defect",
     "report_error",
+    "said",
+    "speak",
 ]
+
+_language: Language = "en"
+
+
+def speak(chosen: Language) -> None:
+    """Sets the language of what is printed for people from now on; JSON documents are always English."""
+    global _language
+    _language = chosen
+
+
+def language() -> Language:
+    """Returns the language of what is printed for people."""
+    return _language
+
+
+def said(text: str) -> str:
+    """Returns a heading, a question or another text that is part of a line, in the language of the output."""
+    return label(text, _language)
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Prints each line as it comes."""
+    """Prints each line as it comes, in the language of the output."""
     for line in lines:
-        print(line)
+        print(translated_line(line, _language))
+
+
+def print_note(line: str, *, end: str = "\n") -> None:
+    """Prints a line on stderr, in the language of the output: what happens meanwhile, and is not the answer."""
+    print(translated_line(line, _language), end=end, file=sys.stderr, flush=True)
 
 
 def print_json(document: Any) -> None:
@@ -44,7 +72,7 @@ def report_error(error: PsttError, *, as_json: bool) -> int:
         print_json({"error": error_document(error)})
     else:
         for line in error_lines(error):
-            print(line, file=sys.stderr)
+            print_note(line)
     return error.exit_code
 
 

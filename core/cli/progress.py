@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.cli.output import print_note, said
 from core.model.run import Plan
 from core.run.row_reader import Progress
 
@@ -40,8 +41,9 @@ def _lines(done: str) -> Progress:
         nonlocal shown_at
         if time.monotonic() - shown_at >= LINE_EVERY_S:
             shown_at = time.monotonic()
-            of = f" of {rows_counted:,}" if rows_counted else ""
-            print(f"  {rows_read:,}{of} rows read, {acknowledged:,} {done}", file=sys.stderr, flush=True)
+            print_note(
+                f"  {rows_read:,}{f' of {rows_counted:,}' if rows_counted else ''} rows read, {acknowledged:,} {done}"
+            )
 
     return progress
 
@@ -57,7 +59,7 @@ def _bar(plan: Plan, expected_rows: int | None) -> Iterator[Progress]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{task.completed:,.0f} rows · {speed or 0:,.0f} rows/s")
+            return Text(said(f"{task.completed:,.0f} rows · {speed or 0:,.0f} rows/s"))
 
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn()]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

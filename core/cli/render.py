@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 from core.calendar.describe import describe_calendar
 from core.cli.documents import reject_reasons
 from core.cli.live_lines import part_line
+from core.cli.output import language, said
 from core.formatting import heading, local_time, ms_text, size_text, verdict
+from core.language import WithData
 
 __all__ = [
     "acknowledged_lines",
@@ -75,7 +77,7 @@ __all__ = [
 
 def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
     """Returns the verdict of a run and what it is counted from."""
-    lines = [f"{headline(run.verdict):<12} {verdict(run)}   run {run.run_id}"]
+    lines = [f"{said(headline(run.verdict)):<12} {verdict(run)}   run {run.run_id}"]
     if run.acknowledged and run.latency_avg_ms is not None:
         latency = (
             f"avg {ms_text(run.latency_avg_ms)} ms · p50 {ms_text(run.latency_p50_ms)}"
@@ -168,7 +170,7 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = 
         ),
         *(part_line(part, len(run.parts)) for part in run.parts),
         "",
-        *(f"  {line}" for line in run.sql_text.splitlines()),
+        *(WithData("  ", line) for line in run.sql_text.splitlines()),
         f"  sha256 {run.sql_sha256}",
     ]
 
@@ -178,8 +180,10 @@ def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> lis
     what = "readers see these messages again, with the message ids they had"
     if rejects_only:
         what = "rows that arrived before are left out"
-    where = f" to {plan.topic} on {plan.cluster}" if plan.topic else ""
-    return [f"replay of run {plan.of_run}{where}: {what}", *notes]
+    return [
+        f"replay of run {plan.of_run}{f' to {plan.topic} on {plan.cluster}' if plan.topic else ''}: {what}",
+        *notes,
+    ]
 
 
 def demo_lines(run: Run, topic: DemoReadBack, past: Sequence[ScheduledOutcome], workspace: Path) -> list[str]:
@@ -189,12 +193,12 @@ def demo_lines(run: Run, topic: DemoReadBack, past: Sequence[ScheduledOutcome], 
     return [
         f"  read back  {topic.count:,} messages on {run.topic}; one of them:",
         "",
-        f"  key    {topic.key}",
-        *(f"  header {name} = {value}" for name, value in topic.headers.items()),
-        f"  value  {topic.value}",
+        WithData("  key    ", str(topic.key)),
+        *(WithData("  header ", f"{name} = {value}") for name, value in topic.headers.items()),
+        WithData("  value  ", topic.value),
         "",
         *([f"{len(past)} days before it are simulated: {_states_in_words(past)}", ""] if past else []),
-        "Next:",
+        f"{said('Next')}:",
         f"  python -m core find {topic.key} {option}        where is one barcode?",
         f"  python -m core preview {run.job} {option}   the exact messages, before they are sent",
         f"  python -m core rejects {run.run_id} {option}        the rows that could not be sent, and why",
@@ -214,13 +218,19 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     lines = [plan_heading(plan), *(f"! {warning}" for warning in seen.warnings)]
     if plan.output is not None:
         rows = file_rows(seen, plan.job)
-        lines += ["", *table_lines([column.name for column in seen.columns], rows)]
+        lines += ["", *(WithData("", line) for line in table_lines([column.name for column in seen.columns], rows))]
         return [*lines, "", f"{len(rows)} rows shown for exports/{plan.output}; nothing was written"]
     for message in seen.messages:
-        lines += ["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"]
-        lines += [f"  header {name} = {text}" for name, text in message.headers.items()]
+        lines += [
+            "",
+            f"row {message.row_number} · {message.size_bytes:,} bytes",
+            WithData("  key    ", str(message.key)),
+        ]
+        lines += [WithData("  header ", f"{name} = {text}") for name, text in message.headers.items()]
         lines += [f"  time   {message.timestamp}"] if message.timestamp else []
-        lines.append("  value  null (a tombstone)" if message.is_tombstone else f"  value  {message.value}")
+        lines.append(
+            "  value  null (a tombstone)" if message.is_tombstone else WithData("  value  ", str(message.value))
+        )
         if message.value_base64 is not None:
             lines.append(f"  bytes  {message.value_base64} (Base64)")
     return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
@@ -230,9 +240,9 @@ def query_lines(query: Query) -> list[str]:
     """Returns each statement of a query with the values that are bound to it."""
     lines = []
     for number, step in enumerate(query.steps, 1):
-        lines += [f"-- step {number} (line {step.line})", step.sql]
+        lines += [f"-- step {number} (line {step.line})", WithData("", step.sql)]
         binds = step.binds.items() if isinstance(step.binds, Mapping) else enumerate(step.binds, 1)
-        lines += [f"   bind {name} = {value!r}" for name, value in binds]
+        lines += [WithData("", f"   bind {name} = {value!r}") for name, value in binds]
     return lines
 
 
@@ -256,7 +266,8 @@ def runs_table(runs: Sequence[Run]) -> list[str]:
     """Returns one line for each run, in the order given."""
     if not runs:
         return ["no run yet", "  next   python -m core run JOB"]
-    lines = [f"{'run':<11} {'scheduled':<18} {'verdict':<23} {'read':>11} {'acknowledged':>13} {'rejected':>9}  job"]
+    names = f"{said('run'):<11} {said('scheduled'):<18} {said('verdict'):<23} {said('read'):>11}"
+    lines: list[str] = [WithData("", f"{names} {said('acknowledged'):>13} {said('rejected'):>9}  job")]
     for run in runs:
         when = local_time(run.scheduled_at, run.timezone)
         counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
@@ -320,7 +331,7 @@ def scheduled_time_lines(
     if not jobs:
         return ["no job is enabled", "  next   README: how to add a job", *failing]
     width = max(len(job.slug) for job in jobs)
-    lines = [f"{job.slug:<{width}}  {describe_calendar(job)}, {job.timezone}" for job in jobs]
+    lines = [f"{job.slug:<{width}}  {describe_calendar(job, language())}, {job.timezone}" for job in jobs]
     lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in times[:most])]
     if len(times) > most:
         lines.append(f"and {len(times) - most:,} more in {days:g} days; --json lists them all")
@@ -362,7 +373,9 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
         never = f"{key}   never sent from this workspace" + (", as far as single sends are known" if note else "")
         return [never, *note, "  next   python -m core runs   shows which days were sent"]
     runs = len({send["run_id"] for send in sends})
-    lines = [f"{key}   {_count(len(sends), 'send')} in {_count(runs, 'run')}"]
+    lines = [
+        f"{key}   {len(sends):,} {'send' if len(sends) == 1 else 'sends'} in {runs:,} {'run' if runs == 1 else 'runs'}"
+    ]
     for send in sends:
         when = local_time(send["sent_at"], send["timezone"] or timezone, seconds=True)
         where = (
@@ -501,7 +514,8 @@ def settings_lines(rows: Sequence[SettingRow]) -> list[str]:
     """Returns each setting with its value and its origin."""
     width = max(len(row.name) for row in rows)
     return [
-        f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({row.origin})" for row in rows
+        WithData("", f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({said(row.origin)})")
+        for row in rows
     ]
 
 
@@ -522,8 +536,8 @@ def rolled_up_lines(made: RolledUpResult) -> list[str]:
 
 def receipt_lines(made: DailyReport) -> list[str]:
     """Returns the text of a day's report, without the mail's closing lines."""
-    notice = daily_report_notification(made)
-    return [notice.subject_line, "", *notice.text.splitlines()[:-3]]
+    notice = daily_report_notification(made).in_language(language())
+    return [WithData("", line) for line in (notice.subject_line, "", *notice.text.splitlines()[:-3])]
 
 
 def delivery_lines(result: DeliveryResult) -> list[str]:

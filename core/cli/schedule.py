@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from core.admin.edit_queries import finish_rename
 from core.app import App
 from core.cli.documents import scheduled_run_document
 from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
-from core.cli.output import print_answer, print_json, print_lines
+from core.cli.output import print_answer, print_json, print_lines, print_note
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
 from core.errors import PsttError
 from core.records.rights import local_caller
@@ -44,7 +43,7 @@ def runner(
             print_lines([stop_runner(opened, local_caller(), now)])
             return
         with stop_on_signals() as stopping:
-            print(f"runner of {opened.workspace.root} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
+            print_note(f"runner of {opened.workspace.root} starts; Ctrl-C ends it")
             _finish_rename(opened)
             run_runner(opened, stopping, now, accept_clock=accept_clock, note=opened.log_problem)
 

@@ -16,6 +16,7 @@ from core.cli.output import print_answer, print_json, print_lines
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.formatting import local_time, size_text
+from core.language import WithData
 from core.records.rights import local_caller
 from core.workspace.stored_file import StoredFile
 
@@ -100,7 +101,9 @@ def _answer(
             _print(opened, kind, name, show, as_json)
         elif diff is not None:
             lines = list(difference(opened, kind, name, diff, other))
-            print_json({"diff": lines}) if as_json else print_lines(lines or ["Both say the same."])
+            print_json({"diff": lines}) if as_json else print_lines(
+                [WithData("", line) for line in lines] or ["Both say the same."]
+            )
         elif restore is not None:
             _restore(opened, kind, name, restore, connection, as_json)
         else:

@@ -7,6 +7,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from core.formatting import heading, local_time, ms_text, size_text, verdict
+from core.language import translated
 from core.model.job import Job
 from core.model.run import Run
 from core.model.verdict import VERDICT_STYLES
@@ -125,10 +126,11 @@ def failure_notification(run: Run, incident: Incident | None, at: Situation, *, 
     again = f" (it fails since {local_time(incident.first_true_at, run.timezone)})" if incident else ""
     style = VERDICT_STYLES[run.verdict]
     rule = at.alerts.rules[JOB_FAILED]
-    subject = f"{style.sign} {_critical(rule)}{run.job_name} {style.word}: {run.error_text or verdict(run)}"
+    word = translated(style.word, at.recipients.language)  # behind a name it could be a part of the name
+    subject = f"{style.sign} {_critical(rule)}{run.job_name} {word}: {run.error_text or verdict(run)}"
     answer = f"{_heading(run)}: {verdict(run)}{again}." + (f" {note}" if note else "")
     details = [
-        ("What", f"run {run.run_id} {style.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
+        ("What", f"run {run.run_id} {word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
         ("On", _route(run)),
         ("Why", run.error_text or "no reason is known"),
         ("Next", run.error_remedy or f"python -m core show {run.run_id}"),
@@ -146,11 +148,13 @@ def failure_notification(run: Run, incident: Incident | None, at: Situation, *, 
 
 def success_notification(run: Run, incident: Incident | None, at: Situation) -> Notification:
     """Makes the message about a run that succeeded; after failures it says that they are over."""
-    rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
-    over = "works again: " if incident else ""
-    done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
+    over = ["works again"] if incident else []
+    rows = f"{run.acknowledged:,}"
+    counts = [f"{rows} rows written to {run.files[0].path}" if run.files else f"{rows} rows arrived"]
+    counts += [f"{run.rejected:,} rows were rejected"] if run.rejected else []
     style = VERDICT_STYLES[run.verdict]
-    subject = f"{style.sign} {run.job_name} {style.word}: {over}{run.acknowledged:,} {done}{rejected}"
+    word = translated(style.word, at.recipients.language)
+    subject = f"{style.sign} {run.job_name} {word}: {': '.join([*over, ', '.join(counts)])}"
     answer = f"{_heading(run)}: {verdict(run)}."
     details = [("On", _route(run))]
     if incident:
@@ -300,7 +304,7 @@ def _figures(run: Run) -> NotificationTable:
             " · ".join(map(ms_text, (run.latency_p50_ms, run.latency_p90_ms, run.latency_p99_ms))),
         ),
     ]
-    return NotificationTable("Figures", rows)
+    return NotificationTable("Figures", rows, has_labels=True)
 
 
 def _span(seconds: float) -> str:

@@ -286,7 +286,8 @@ class AlertRules:
                 notification = alert_notification(rule, group, at, again=again)
             else:
                 notification = recovery_notification(rule, group, at)
-            writes.append(new_message(kind, key, channel, recipients, notification, at.now, group[0][0].incident_id))
+            number, language = group[0][0].incident_id, self._recipients.language
+            writes.append(new_message(kind, key, channel, recipients, notification, at.now, number, language))
             writes += [
                 ("set_notified", {"incident_id": incident.incident_id, "now": iso_utc(at.now)}) for incident, _ in group
             ]
@@ -326,7 +327,8 @@ class AlertRules:
             make_daily_report(self._ledger, self._outbox, jobs.values(), day, now, self._recipients.timezone)
             for day in days
         ]
-        return [new_message("receipt", key, MAIL, to, daily_report_notification(*reports), now)]
+        made = daily_report_notification(*reports)
+        return [new_message("receipt", key, MAIL, to, made, now, language=self._recipients.language)]
 
 
 def _key(incident: Incident) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from core.language import Language, label, translated
+
 __all__ = ["Notification", "NotificationTable"]
 
 _BODY = "font-family:Segoe UI,Helvetica,Arial,sans-serif;font-size:14px;color:#222;max-width:60em"
@@ -22,6 +24,21 @@ class NotificationTable:
 
     title: str
     rows: Sequence[Sequence[str]]
+    has_labels: bool = False
+    """The first cell of each row is a word of ours, not a name."""
+
+    def in_language(self, language: Language) -> NotificationTable:
+        """Returns the same table in a language."""
+        head, *rows = self.rows
+        first = label if self.has_labels else translated
+        return NotificationTable(
+            label(self.title, language),
+            [
+                [label(cell, language) for cell in head],
+                *([first(row[0], language), *(translated(cell, language) for cell in row[1:])] for row in rows),
+            ],
+            self.has_labels,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,27 @@ class Notification:
     commands: Sequence[tuple[str, str]] = ()
     footer: str = ""
     links: Sequence[tuple[str, str]] = ()
+    language: Language = "en"
+    """Of the words that the text adds itself."""
+
+    def in_language(self, language: Language) -> Notification:
+        """Returns the same message in a language; names, data and what a server answered stay as they are."""
+        if language == self.language:
+            return self
+
+        def say(text: str) -> str:
+            return translated(text, language)
+
+        return Notification(
+            say(self.subject),
+            say(self.answer),
+            [(label(name, language), say(text)) for name, text in self.details],
+            [table.in_language(language) for table in self.tables],
+            [(command, say(shows)) for command, shows in self.commands],
+            say(self.footer),
+            [(say(shows), address) for shows, address in self.links],
+            language,
+        )
 
     @property
     def subject_line(self) -> str:
@@ -62,10 +100,20 @@ class Notification:
         blocks += [[table.title, *_columns(table.rows)] for table in self.tables]
         if self.links:
             width = max(len(shows) for shows, _ in self.links)
-            blocks.append(["On the page", *(f"  {shows:<{width}}   {address}" for shows, address in self.links)])
+            blocks.append(
+                [
+                    translated("On the page", self.language),
+                    *(f"  {shows:<{width}}   {address}" for shows, address in self.links),
+                ]
+            )
         if self.commands:
             width = max(len(command) for command, _ in self.commands)
-            blocks.append(["Commands", *(f"  {command:<{width}}   {shows}" for command, shows in self.commands)])
+            blocks.append(
+                [
+                    label("Commands", self.language),
+                    *(f"  {command:<{width}}   {shows}" for command, shows in self.commands),
+                ]
+            )
         if self.footer:
             blocks.append(["--", self.footer])
         return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks) + "\n"
@@ -88,7 +136,7 @@ class Notification:
             parts.append(f"<p>{'<br>'.join(lines)}</p>")
         if self.footer:
             parts.append(f'<p style="color:#777">{escape(self.footer)}</p>')
-        return f'<!DOCTYPE html><html><body style="{_BODY}">{"".join(parts)}</body></html>'
+        return f'<!DOCTYPE html><html lang="{self.language}"><body style="{_BODY}">{"".join(parts)}</body></html>'
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

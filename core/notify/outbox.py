@@ -17,6 +17,7 @@ from loguru import logger
 
 from core.clock import iso_utc
 from core.errors import PsttError
+from core.language import Language
 from core.notify.delivery import Channel, DeliveryResult, MessageKind, OutboxMessage, SendMessage
 from core.notify.incidents import Incident, LedgerWrite
 from core.notify.notification import Notification
@@ -40,6 +41,7 @@ def new_message(
     notification: Notification,
     now: datetime,
     incident: int | None = None,
+    language: Language = "en",
 ) -> LedgerWrite:
     """Returns the write that puts a message into the outbox; it has no effect if there is one with the same key.
 
@@ -51,16 +53,18 @@ def new_message(
         notification: The text.
         now: The current time.
         incident: Id of the incident that it is about.
+        language: Of the stored text: what its receivers get.
     """
+    spoken = notification.in_language(language)
     return "insert_message", {
         "kind": kind,
         "incident_id": incident,
         "dedupe_key": _dedupe_key(key, channel, recipients),
         "channel": channel,
         "recipients": json.dumps(list(recipients), ensure_ascii=False),
-        "subject": notification.subject_line,
-        "body": notification.text,
-        "body_html": notification.html,
+        "subject": spoken.subject_line,
+        "body": spoken.text,
+        "body_html": spoken.html,
         "now": iso_utc(now),
     }
 

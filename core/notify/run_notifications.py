@@ -6,7 +6,7 @@ from a job's first failure to its next success.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -56,7 +56,7 @@ class RunNotifications:
             incidents: Pending and open ones by rule and subject; those of `job_failed` become what the writes make of them.
             at: The evaluation.
         """
-        jobs, now = at.jobs, at.now
+        now = at.now
         until = self._outbox.considered_until("verdicts")
         writes: list[LedgerWrite] = [("set_considered_until", {"what": "verdicts", "until": iso_utc(now)})]
         writes += self._end_obsolete(incidents, at)
@@ -70,7 +70,7 @@ class RunNotifications:
                 handle = self._success if run.state == "succeeded" else self._failure
                 writes += handle(run, incidents, at)
         writes += self._after_silence(incidents, at)
-        writes += self._ends_of_backfills(jobs, until - COMMIT_DELAY, now)
+        writes += self._ends_of_backfills(at, until - COMMIT_DELAY)
         self._handled = {run_id: at for run_id, at in self._handled.items() if now - at < 3 * COMMIT_DELAY}
         return writes
 
@@ -84,11 +84,12 @@ class RunNotifications:
                 writes += _end_failures(slug, "the job has gone" if is_enabled else "the rule was disabled", at.now)
         return writes
 
-    def _ends_of_backfills(self, jobs: Mapping[str, Job], after: datetime, now: datetime) -> list[LedgerWrite]:
+    def _ends_of_backfills(self, at: Situation, after: datetime) -> list[LedgerWrite]:
         """Returns one mail for each backfill that has ended; the key of the message keeps a second one out."""
         writes = []
+        language = at.recipients.language
         for backfill in self._ledger.backfills.ended_after(after):
-            job, progress = jobs.get(backfill.job), self._ledger.backfills.progress(backfill)
+            job, progress = at.jobs.get(backfill.job), self._ledger.backfills.progress(backfill)
             wanted = job.email_notification if job else None
             if job is None or wanted is None or not wanted.recipients or not progress.total:
                 continue
@@ -97,7 +98,7 @@ class RunNotifications:
                 left = () if is_whole else self._ledger.backfills.incomplete(backfill.backfill_id)
                 notification = backfill_notification(backfill, progress, left, job)
                 key = f"backfill {backfill.backfill_id}"
-                writes.append(new_message("job", key, MAIL, wanted.recipients, notification, now))
+                writes.append(new_message("job", key, MAIL, wanted.recipients, notification, at.now, language=language))
         return writes
 
     def _success(self, run: Run, incidents: dict[tuple[str, str], Incident], at: Situation) -> list[LedgerWrite]:
@@ -118,7 +119,10 @@ class RunNotifications:
         places = [(MAIL, tuple(dict.fromkeys(recipients)))] if recipients else []
         places += [(channel, ()) for channel in _channels(rule, at)] if was_reported else []
         key = f"run {run.run_id}"
-        return writes + [new_message(kind, key, place, to, notification, at.now) for place, to in places]
+        language = at.recipients.language
+        return writes + [
+            new_message(kind, key, place, to, notification, at.now, language=language) for place, to in places
+        ]
 
     def _failure(self, run: Run, incidents: dict[tuple[str, str], Incident], at: Situation) -> list[LedgerWrite]:
         rule = at.alerts.rules[JOB_FAILED]
@@ -162,7 +166,9 @@ class RunNotifications:
         notification = failure_notification(run, before, at, note=note)
         key = f"run {run.run_id}" + (f" after silence {iso_utc(at.now)}" if note else "")
         writes = [
-            new_message(kind, key, place, to, notification, at.now, incident.incident_id or None)
+            new_message(
+                kind, key, place, to, notification, at.now, incident.incident_id or None, at.recipients.language
+            )
             for kind, place, to in self._receivers(rule, run.job, at)
         ]
         if writes:

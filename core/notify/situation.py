@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 
+from core.language import Language
 from core.model.job import Job
 from core.notify.rules import AlertFile
 from core.notify.silences import Silence
@@ -25,6 +26,8 @@ class Recipients:
     timezone: str = "Europe/Rome"
     page_url: str = ""
     """Address of the page, for the links in mails; empty: mails have none."""
+    language: Language = "en"
+    """Of mails and of messages through other channels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from core.errors import ConfigError, PsttError
+from core.language import Language
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.alert_messages import test_notification
@@ -93,18 +94,19 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
         NotDelivered: The server cannot be reached, is not trusted, or refuses.
     """
     recipients = tuple(to) or email_addresses(opened.settings.PSTT_MAIL_TO)
-    return send_test_through(mail_server_of(opened), recipients, opened.timezone, now)
+    language = opened.settings.PSTT_LANGUAGE
+    return send_test_through(mail_server_of(opened), recipients, opened.timezone, now, language)
 
 
 def send_test_through(
-    server: MailServer | None, recipients: Sequence[str], timezone: str, now: datetime
+    server: MailServer | None, recipients: Sequence[str], timezone: str, now: datetime, language: Language = "en"
 ) -> DeliveryResult:
     """Sends a test mail through a server; as `send_test_mail`. None: no server is set up."""
     if server is None:
         raise ConfigError("no mail server is set up", remedy="set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
     if not recipients:
         raise ConfigError("no recipient is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
-    notice = test_notification(server.place, now, timezone)
+    notice = test_notification(server.place, now, timezone).in_language(language)
     message_id = f"<pstt-test-{now:%Y%m%d%H%M%S%f}@{server.sender.partition('@')[2]}>"
     with connect(server) as link:
         return link.send(Mail(recipients, notice.subject_line, notice.text, notice.html, now, message_id))
@@ -118,6 +120,7 @@ def send_test_message(opened: OpenWorkspace, channel: str, now: datetime) -> Del
         NotDelivered: The service cannot be reached, or refuses.
     """
     notice = test_notification(f"channel {channel}", now, opened.timezone)
+    notice = notice.in_language(opened.settings.PSTT_LANGUAGE)
     message = OutboxMessage(
         outbox_id=0,
         kind="receipt",
@@ -217,6 +220,7 @@ def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> A
         time.fromisoformat(settings.PSTT_RECEIPT_AT),
         opened.timezone,
         settings.PSTT_PAGE_URL or "",
+        settings.PSTT_LANGUAGE,
     )
     return AlertRules(
         opened.outbox,

@@ -30,6 +30,7 @@ from pydantic import (
 
 from core.errors import ConfigError
 from core.kafka.clients import client_names, default_client
+from core.language import Language
 from core.model.connection import (
     READ_TIMEOUT_S,
     Cluster,
@@ -123,6 +124,7 @@ class Settings(BaseModel):
     KAFKA_LOG_PAYLOAD: bool = False
     KAFKA_CLIENT: Annotated[str, AfterValidator(one_of(client_names))] = Field(default_factory=default_client)
     PSTT_TIMEZONE: str = "Europe/Rome"
+    PSTT_LANGUAGE: Language = "en"
     PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
     PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=DEFAULTS.delivery_timeout_ms, ge=1_000, le=900_000)
     PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=5_000, ge=1, le=1_000_000)

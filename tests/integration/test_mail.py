@@ -108,6 +108,36 @@ def test_a_mail_is_read_as_plain_text_and_as_html_with_every_letter(rig, server)
     assert "<code>python -m core show 7f3c2</code>" in html
 
 
+def test_a_mail_of_the_outbox_arrives_in_the_language_of_the_settings(tmp_path, rig, server):
+    mails = rig()
+    with Outbox(tmp_path / "ledger.sqlite") as outbox:
+        answer = Notification(
+            '✘ CRITICAL: Export CDG failed: no broker of "A" answers',
+            "Everything that was due has arrived: 20,000 rows of 1 job.",
+            [("Why", 'no broker of "A" answers'), ("Next", "fix that file first")],
+            [NotificationTable("Figures", [("figure", "value"), ("rejected", "1,204")], has_labels=True)],
+            [("python -m core show 7f3c2", "what happened, step by step")],
+        )
+        outbox.apply([new_message("alert", "a", MAIL, (ANNA,), answer, NOW, language="it")])
+        assert outbox.deliver(lambda: NOW, channel_factory(lambda: server(mails), dict, {}, Path())) == 1
+    (mail,) = mails.inbox.mails
+    assert mail["Subject"] == '✘ CRITICO: Export CDG failed: nessun broker di "A" risponde'
+    assert mails.inbox.text() == (
+        "È arrivato tutto ciò che era previsto: 20.000 righe di 1 job.\n"
+        "\n"
+        'Perché         nessun broker di "A" risponde\n'
+        "Che cosa fare  correggere prima quel file\n"
+        "\n"
+        "Cifre\n"
+        "  cifra      valore\n"
+        "  scartate   1.204\n"
+        "\n"
+        "Comandi\n"
+        "  python -m core show 7f3c2   che cosa è successo, passo per passo\n"
+    )
+    assert '<html lang="it">' in mails.inbox.html()
+
+
 def test_a_subject_of_several_lines_cannot_add_headers(rig, server):
     mails = rig()
     notification = replace(NOTIFICATION, subject="✘ Export\r\nBcc: eve@example.com\n\n" + "x" * 400)

@@ -185,6 +185,67 @@ def test_a_change_over_a_newer_edit_is_refused_and_nothing_is_written(asked, fol
     assert asked.put(f"{JOBS}/{SLUG}", json=job, headers={"If-Match": "*"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "cookie", "language"),
+    [
+        ({}, "", "en"),
+        ({"Accept-Language": "it"}, "", "it"),
+        ({"Accept-Language": "it-IT,it;q=0.9,en;q=0.8"}, "", "it"),
+        ({"Accept-Language": "en;q=0.5, it;q=0.9"}, "", "it"),
+        ({"Accept-Language": "de, en;q=0.8, it;q=0.2"}, "", "en"),
+        ({"Accept-Language": "de, *;q=x"}, "", "en"),
+        ({"Accept-Language": "it"}, "en", "en"),
+        ({}, "it", "it"),
+        ({"Accept-Language": "it"}, "xx", "it"),
+    ],
+)
+def test_the_texts_of_a_problem_have_the_language_of_the_request(asked, headers, cookie, language):
+    sent = headers | ({"Cookie": f"pstt_language={cookie}"} if cookie else {})
+    english = asked.get(f"{JOBS}/nope").json()
+    answer = asked.get(f"{JOBS}/nope", headers=sent)
+    told = is_problem(answer, 404)
+    assert answer.headers["Content-Language"] == language
+    assert "Accept-Language" in answer.headers["Vary"]
+    assert {name: told[name] for name in ("type", "status", "retriable")} == {
+        name: english[name] for name in ("type", "status", "retriable")
+    }
+    if language == "en":
+        assert told == english
+    else:
+        assert told["detail"] == 'non esiste il job "nope" in queries/'
+
+
+def test_each_error_of_a_request_has_the_language_of_the_request(asked):
+    body = '{\n  "name": "X",\n  "query": "x.txt",\n  "connection": "a",\n  "crom": "0 2 * * *"\n}'
+    headers = {"Content-Type": "application/json", "Accept-Language": "it"}
+    told = is_problem(asked.post(JOBS, content=body, headers=headers), 422)
+    assert told["title"] == "Un file o un'impostazione va corretto."
+    last = told["errors"][-1]
+    assert (last["line"], last["column"], last["remedy"]) == (5, 3, 'forse si intendeva "cron"?')
+    assert "riga 5, colonna 3: chiave sconosciuta" in last["text"]
+    wrong = is_problem(
+        asked.get("/api/scheduler/history", params={"limit": "x"}, headers={"Accept-Language": "it"}), 422
+    )
+    assert wrong["detail"].startswith('parametro: "limit" non è valido: deve essere un numero intero')
+    nothing = is_problem(asked.get("/api/nowhere", headers={"Accept-Language": "it"}), 404)
+    assert nothing["detail"] == "a questo indirizzo non c'è nulla"
+    assert nothing["remedy"] == "/api/docs elenca ciò che c'è"
+
+
+def test_an_answer_has_the_language_of_the_request_and_a_repeated_one_too(asked):
+    headers = {"Accept-Language": "it", "Idempotency-Key": "one"}
+    document = {"job": SLUG, "from": "2026-01-10", "to": "2026-01-10"}
+    first = asked.post("/api/scheduler/backfills", json=document, headers=headers)
+    again = asked.post("/api/scheduler/backfills", json=document, headers=headers)
+    english = asked.post("/api/scheduler/backfills", json=document, headers=headers | {"Accept-Language": "en"})
+    assert first.json()["answer"] == again.json()["answer"] == "esecuzioni pianificate: 1"
+    assert english.json()["answer"] == "1 runs planned"
+    assert (first.headers["Content-Language"], english.headers["Content-Language"]) == ("it", "en")
+    assert {**first.json(), "answer": ""} == {**english.json(), "answer": ""}
+    switched = asked.post(f"{JOBS}/{SLUG}/disable", headers={"Accept-Language": "it"}).json()
+    assert switched["answer"].startswith('il job "Export CDG Tracce to Kafka" è disattivato')
+
+
 def test_a_name_or_a_file_name_that_another_job_has_is_refused(asked):
     is_problem(asked.post(JOBS, params={"id": SLUG.upper()}, json=new_job()), 409, "already")
     is_problem(asked.post(JOBS, json=new_job(name="export cdg TRACCE to kafka")), 409, "is called")

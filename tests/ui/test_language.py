@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from core.language import sentences
 from ui.components.text import indented, plain
-from ui.language import catalogue, page_texts, sentences, update
+from ui.language import page_texts, update
 
 LIMITS = {"navigation": 16, "button": 30, "column": 22, "metric": 28}
 """Characters that fit: into the sidebar of 240 px, a button beside others on a phone, a column's head, a figure's label."""
@@ -30,7 +31,7 @@ NOT_OURS = {
 
 @cache
 def italian() -> dict[str, Message]:
-    return {first(message): message for message in catalogue.read("it") if message.id and not message.context}
+    return {first(message): message for message in update.read("it") if message.id and not message.context}
 
 
 def first(message: Message) -> str:
@@ -49,7 +50,7 @@ def fields(text: str) -> list[str]:
 
 def test_every_text_of_page_and_core_is_in_the_catalogue_and_nothing_else():
     """`python -m ui.language.update` adds what is missing here and removes what no source has any more."""
-    now = catalogue.read("it")
+    now = update.read("it")
     then = update.updated(now, {})
     assert {(first(m), m.context) for m in now if m.id} == {(first(m), m.context) for m in then if m.id}
     places = [file for message in then for file, _ in message.locations]

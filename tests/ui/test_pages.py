@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.language.catalogue import translations
 from ui import pages
-from ui.language.catalogue import translations
 from ui.pages import PAGES, Page, address_of
 
 UI = Path(pages.__file__).parent

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
+from core.language.catalogue import translations
+from core.language.sentences import FIELD, Sentences
 from core.workspace.json_file import parse_json_file
-from ui.language.catalogue import read, translations
 from ui.language.core_texts import texts_of
-from ui.language.sentences import FIELD, Sentences
+from ui.language.update import read
 
 MODULE = '''"""A docstring is no text of the product."""
 def one(x, rows):

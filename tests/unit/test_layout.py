@@ -19,7 +19,7 @@ from core.sources import DATABASES, find_dialect
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core"
 LEVELS = (
-    ("version", "errors", "clock"),
+    ("version", "errors", "clock", "language"),
     ("model",),
     ("formatting", "sql", "calendar", "message", "kafka"),
     ("sources",),

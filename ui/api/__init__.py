@@ -20,6 +20,7 @@ from ui.api import (
     watermarks,
 )
 from ui.api.head import HeadAsGet
+from ui.api.language import RequestLanguage
 from ui.api.parameters import require_once
 from ui.api.workspace import ChosenWorkspace
 
@@ -29,7 +30,8 @@ DESCRIPTION = """SQL files become JSON messages on Kafka, and every row is accou
 
 A program sends `Authorization: Bearer TOKEN`; `python -m core token add NAME --scope read|send|admin` makes one.
 Without users, callers on this machine need none. Where the page has several workspaces, `?workspace=NAME` chooses one,
-and the first has the users and tokens. A problem is `application/problem+json`."""
+and the first has the users and tokens. A problem is `application/problem+json`. With `Accept-Language: it` the texts of
+problems, and `answer`, are in Italian; codes, keys and states never change."""
 
 
 def make_api() -> FastAPI:
@@ -52,6 +54,7 @@ def make_api() -> FastAPI:
         made.include_router(router)
     made.add_middleware(HeadAsGet)
     made.add_middleware(ChosenWorkspace)
+    made.add_middleware(RequestLanguage)
     problems.install(made, routers)
     documents.install(made)
     return made

@@ -24,6 +24,7 @@ from ui.api.auth import MessageSender, Reader
 from ui.api.body import document
 from ui.api.documents import takes
 from ui.api.idempotency import IdempotencyKey, idempotent
+from ui.api.language import said, with_answer
 from ui.api.pages import Limit, Offset
 from ui.api.problems import conflict, not_found, responses
 from ui.api.workspace import now, opened
@@ -131,7 +132,7 @@ def retry(caller: MessageSender, number: int) -> shapes.BackfillPlanned:
         job = read_job_file(app.workspace, app.ledger.backfills.get(number).job).job
         with conflict():
             made = backfills.retry_backfill(app.ledger, number, job, caller=caller, now=now())
-    return shapes.BackfillPlanned.model_validate(_planned(made))
+    return shapes.BackfillPlanned.model_validate(with_answer(_planned(made)))
 
 
 def _change(act: Callable[..., str], caller: Caller, number: int) -> shapes.BackfillChanged:
@@ -139,7 +140,7 @@ def _change(act: Callable[..., str], caller: Caller, number: int) -> shapes.Back
         with conflict():
             answer = act(app.ledger, number, caller=caller, now=now())
         state = app.ledger.backfills.get(number).state
-    return shapes.BackfillChanged(backfill_id=number, state=state, answer=answer)
+    return shapes.BackfillChanged(backfill_id=number, state=state, answer=said(answer))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from core.errors import ConfigError, DeliveryTimeout, LedgerBusy, PsttError, Ret
 from core.records.idempotency import Earlier, IdempotentAnswers, fingerprint
 from core.records.rights import Caller
 from core.workspace.paths import Workspace
-from ui.api.problems import PROBLEM, Refused, problem_document, status_of
+from ui.api.language import with_answer
+from ui.api.problems import PROBLEM, Refused, problem_document, spoken_problem, status_of
 from ui.api.workspace import now
 
 __all__ = ["IdempotencyKey", "idempotent"]
@@ -55,7 +56,7 @@ def idempotent(
     """
     if key is None:
         status, answer, headers = do()
-        return JSONResponse(answer, status, headers)
+        return JSONResponse(with_answer(answer), status, headers)
     with IdempotentAnswers(workspace.ledger_file) as answers:
         earlier = answers.begin(caller.name, key, fingerprint(what, document), now())
         if earlier is not None:
@@ -70,7 +71,7 @@ def idempotent(
             answers.forget(caller.name, key)
             raise
         answers.keep(caller.name, key, status, {"problem": False, "body": answer, "headers": headers})
-    return JSONResponse(answer, status, headers)
+    return JSONResponse(with_answer(answer), status, headers)
 
 
 def _replayed(earlier: Earlier) -> Response:
@@ -97,4 +98,5 @@ def _replayed(earlier: Earlier) -> Response:
     kept = earlier.answer
     media_type = PROBLEM if kept["problem"] else None
     headers = {**kept["headers"], "Idempotent-Replayed": "true"}
-    return JSONResponse(kept["body"], earlier.status, headers, media_type)
+    body = spoken_problem(kept["body"]) if kept["problem"] else with_answer(kept["body"])
+    return JSONResponse(body, earlier.status, headers, media_type)

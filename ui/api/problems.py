@@ -46,6 +46,7 @@ from core.errors import (
     WorkersUnavailable,
 )
 from core.workspace.jobs import NoSuchJob
+from ui.api.language import language, said
 
 __all__ = [
     "PROBLEM",
@@ -57,11 +58,14 @@ __all__ = [
     "not_found",
     "problem_document",
     "responses",
+    "spoken_problem",
     "status_of",
 ]
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_S = 5
+SPOKEN = frozenset({"title", "detail", "text", "remedy"})
+"""Members of a problem that people read."""
 
 STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
@@ -189,14 +193,24 @@ def answer(
     status: int, error: PsttError, errors: Sequence[PsttError] = (), headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Returns a problem as a response."""
-    sent = dict(headers or {})
+    sent = {"Content-Language": language(), "Vary": "Accept-Language, Cookie", **(headers or {})}
     if status == HTTPStatus.UNAUTHORIZED:
         sent.setdefault("WWW-Authenticate", 'Bearer realm="PSTT Kafka"')
     if isinstance(error, TooManyAttempts):
         sent.setdefault("Retry-After", f"{error.wait_s:.0f}")
     elif status == HTTPStatus.SERVICE_UNAVAILABLE:
         sent.setdefault("Retry-After", str(RETRY_AFTER_S))
-    return JSONResponse(problem_document(status, error, errors), status, sent, PROBLEM)
+    return JSONResponse(spoken_problem(problem_document(status, error, errors)), status, sent, PROBLEM)
+
+
+def spoken_problem(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the document of a problem with its texts in the language of the request; `type` and `status` stay."""
+    spoken = {name: said(text) if name in SPOKEN else text for name, text in document.items()}
+    if "errors" in document:
+        spoken["errors"] = [
+            {name: said(text) if name in SPOKEN else text for name, text in one.items()} for one in document["errors"]
+        ]
+    return spoken
 
 
 def _one(error: PsttError) -> dict[str, Any]:

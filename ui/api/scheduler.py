@@ -36,6 +36,7 @@ from ui.api.body import document, read_text
 from ui.api.documents import takes
 from ui.api.etags import ETAG, required_match
 from ui.api.idempotency import IdempotencyKey, idempotent
+from ui.api.language import said
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import REQUEST_BODY, Refused, not_found, responses
 from ui.api.workspace import now, opened
@@ -211,7 +212,9 @@ def request_(caller: Reader, number: int) -> shapes.Asked:
         except ConfigError as error:
             raise not_found(error) from None
         run_id = app.ledger.scheduled_runs.run_of_request(number)
-    return shapes.Asked(request_id=found.request_id, state=found.state, answer=found.answer, run_id=run_id)
+    return shapes.Asked(
+        request_id=found.request_id, state=found.state, answer=found.answer and said(found.answer), run_id=run_id
+    )
 
 
 @router.get("/history")
@@ -308,7 +311,7 @@ def _switch(caller: Caller, id: str, *, enabled: bool) -> shapes.Switched:
         changed = set_job_enabled(app.workspace, app.ledger, job.slug, enabled=enabled, caller=caller, now=now())
     word = "enabled" if enabled else "disabled"
     answer = f'job "{job.name}" is {word}' if changed else f'job "{job.name}" was {word} before'
-    return shapes.Switched(id=job.slug, enabled=enabled, changed=changed, answer=answer)
+    return shapes.Switched(id=job.slug, enabled=enabled, changed=changed, answer=said(answer))
 
 
 def _job_of(body: str, slug: str) -> Job:

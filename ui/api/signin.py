@@ -16,10 +16,10 @@ from core.errors import AccessRefused, PsttError, TooManyAttempts
 from core.records.accounts import SESSION_LASTS, Accounts
 from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
+from ui.api.language import request_language
 from ui.api.workspace import now
 from ui.http_security import COOKIE, WANTED_COOKIE, wanted_address
-from ui.language import COOKIE as LANGUAGE_COOKIE
-from ui.language import LANGUAGES, Language, in_language, t
+from ui.language import in_language, t
 from ui.workspaces import home_workspace
 
 router = APIRouter(include_in_schema=False)
@@ -59,11 +59,11 @@ def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Re
         with Accounts(home_workspace().ledger_file) as accounts:
             cookie = accounts.sign_in(given.get("name", ""), given.get("password", ""), address=address, now=now())
     except TooManyAttempts as error:
-        with in_language(_language(request)):
+        with in_language(request_language(request)):
             text = t("Too many wrong passwords. Try again in {wait} s.", wait=f"{error.wait_s:.0f}")
         return _form(request, text, HTTPStatus.TOO_MANY_REQUESTS)
     except AccessRefused:
-        with in_language(_language(request)):
+        with in_language(request_language(request)):
             text = t("Name or password is wrong.")
         return _form(request, text, HTTPStatus.UNAUTHORIZED)
     wanted = wanted_address(request.cookies).lstrip("/")
@@ -103,14 +103,14 @@ def sign_out(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> R
 
 
 def _stale(request: Request, *, out: bool = False) -> Response:
-    with in_language(_language(request)):
+    with in_language(request_language(request)):
         text = t("The form was too old or came from elsewhere. Try again.")
     return _form(request, text, HTTPStatus.FORBIDDEN, out=out)
 
 
 def _form(request: Request, alert: str = "", status: int = HTTPStatus.OK, *, out: bool = False) -> Response:
     token = secrets.token_urlsafe(24)
-    with in_language(_language(request)):
+    with in_language(request_language(request)):
         title = t("Sign out") if out else t("Sign in")
         name, password = escape(t("Name")), escape(t("Password"))
     fields = "" if out else (
@@ -119,7 +119,7 @@ def _form(request: Request, alert: str = "", status: int = HTTPStatus.OK, *, out
         'maxlength="1024"></label>'
     )  # fmt: skip
     page = PAGE.format(
-        language=_language(request),
+        language=request_language(request),
         title=escape(title),
         action=f"{escape(request.scope.get('root_path', ''))}/{'signout' if out else 'signin'}",
         alert=f'<p role="alert">{escape(alert)}</p>' if alert else "",
@@ -163,12 +163,3 @@ def _fields(body: bytes) -> dict[str, str]:
 
 def _page_of(request: Request) -> str:
     return str(request.scope.get("root_path", "")).removesuffix("/api") + "/"
-
-
-def _language(request: Request) -> Language:
-    """Returns the language that was chosen on the page in this browser, else the browser's first one."""
-    wanted = request.headers.get("accept-language", "").split(",")[0].strip().lower()
-    chosen = request.cookies.get(LANGUAGE_COOKIE)
-    if chosen in LANGUAGES:
-        return "it" if chosen == "it" else "en"
-    return "it" if wanted.startswith("it") else "en"

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 import streamlit as st
 
-from ui.language.catalogue import Translations, translations
+from core.language import LANGUAGES, Language
+from core.language import translated as translated_to
+from core.language.catalogue import Translations, translations
 
 __all__ = [
     "COOKIE",
@@ -29,8 +31,6 @@ __all__ = [
     "translated",
 ]
 
-Language = Literal["it", "en"]
-LANGUAGES: tuple[Language, ...] = get_args(Language)
 COOKIE = "pstt_language"
 """What the user chose last in this browser, so that it survives a reload; `ui.components.viewport` writes it."""
 _CHOSEN = "language"
@@ -97,7 +97,7 @@ def translated(sentence: str) -> str:
 
     What is not known of it, such as the answer of a server, stays as it is.
     """
-    return _italian().sentences.translate(sentence) if current() == "it" else sentence
+    return translated_to(sentence, current())
 
 
 @cache

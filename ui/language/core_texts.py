@@ -10,25 +10,38 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
+from typing import Any
+
+import typer
 
 import core
+from core.cli.main import COMMANDS, root
 
 __all__ = ["core_texts", "texts_of"]
 
 _SILENT_CALLS = frozenset(
     "Argument Command Option Typer add_typer compile execute executemany executescript fetchall finditer fullmatch match "
     "removeprefix removesuffix search split startswith strftime strptime sub endswith getattr Thread sql debug print "
+    "APIKeyCookie Field Header HTTPBearer Path Query "
     "create_counter create_histogram _gauge _counter HistogramMetricFamily GaugeMetricFamily CounterMetricFamily".split()
 )
 """Texts in these calls are for the program, a database or the command line."""
 _SILENT_FILES = re.compile(
-    r"core/(cli/|__|calendar/describe|notify/notification"
-    r"|kafka/(aiokafka_workarounds|producer_thread)|message/vectorized"
-    r"|records/(prometheus|metrics_queries|store|metrics_schema)\b|run/(telemetry|lineage|dask_code)\b)"
+    r"core/(__|calendar/describe|kafka/(aiokafka_workarounds|producer_thread)|message/vectorized"
+    r"|records/(prometheus|metrics_queries|metrics_schema)\b|run/dask_code\b)"
+    r"|ui/api/(\w*shapes|signin|documents|__init__)\.py"
 )
-"""Modules whose sentences never reach the page: commands, mails, metrics for scrapers, SQL, what clients call errors."""
+"""Modules whose sentences no person reads, or that have their Italian themselves: metrics for scrapers, SQL."""
+_OF_REST = ("ui/api/*.py", "ui/apart.py", "ui/http_security.py", "ui/workspaces.py")
+"""Errors of REST and of the page's processes; `core.language.catalogue` knows these places too."""
+_OF_LINES = "core/cli/"
+"""The modules whose texts are lines with columns: each part between two gaps is a text of its own."""
+_GAP = re.compile(r" {2,}|\n")
+_LABEL = re.compile(r"  ([a-z]+)(?: {2,}|$)")
+"""A word before a line: `  next   python -m core runs`."""
 _SQL = re.compile(
     r"\s*(--|\(?\b(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|SET|BEGIN|COMMIT|ROLLBACK|PRAGMA|ATTACH|DETACH|COPY"
     r"|FROM|WHERE|JOIN|LEFT JOIN|ORDER BY|GROUP BY|UNION|AND|OR|ON|VALUES|REPLACE|EXPLAIN|SAVEPOINT|RELEASE|SHOW|CALL|KILL"
@@ -38,7 +51,7 @@ _SQL = re.compile(
 _CODE = re.compile(
     r"^`?python -m (core|keyring)( [a-z-]+){1,2}( (\{\w*\}|--[\w-]+|[A-Z]+|\w+\.csv))*`?$"
     r"|^pip install [^ ;,]+( [^ ;,]+)?$|^<|^S?YYYY|^yyyy|^import |^\{\w+\} (IS NOT NULL|DESC)|^[\w.]+\.ms, "
-    r"|\\[bsdw]|\(\?[:P=!<]|%\(\w+\)s|::|\w\|\w|font-family|padding:|</|\.\*[A-Z]|application/|\n.*\S"
+    r"|^default-src |^Bearer realm|\\[bsdw]|\(\?[:P=!<]|%\(\w+\)s|::|\w\|\w|font-family|padding:|</|\.\*[A-Z]|application/|\n.*\S"
 )
 """Commands to copy, HTML, formats and regular expressions."""
 _NAMES = frozenset(
@@ -51,6 +64,20 @@ _NAMES = frozenset(
     )
 )
 """Names of the demo, and what other programs write and this one looks for."""
+_OF_ONE_WORD = frozenset(
+    (
+        "version {0}", "setting {0}", "database {0}", "cluster {0}", "cluster {0}: {1}", "service {0}", "✘ {0} open",
+        "refused: {0}: {1}", "identity {0}", "connection {0}: {1}", "✔ {0}: {1} done", "run {0} {1}", "partition {0}", "key {0}",
+        "scheduled {0}", "scheduled {0} {1}", "since {0}", "sent {0}", "success {0}", "errors {0}", "{0} a day", "last {0}",
+        "skipped {0}{1}", "✔ equal: {0}, {1}", "columns {0}: {1}", "✘ {0}: refused, {1}", "+{0} −{1} lines", "lag {0}",
+        "{0} again", "unexpected {0}", "until {0}", "by {0}", "by {0}{1}", "by {0}: {1}", "{0} left", "{0}, for {1}", "latency p50 · p90 · p99", "Files{0}", "{0} rows/s",
+        "valid: {0}", "{0}: {1} since {2} {3}.", "topic {0} ({1})", "missing, {0}: {1}", "missing: {0}", "waits: {0}",
+        "user {0}", "waited {0} s", "account {0} {1}", "skipped: {0}", "{0} so far", "✔ silence {0}", "write {0}", "set {0}",
+        "correct {0}", "use {0}", "{0}: {1} partitions", "account \"{0}\"", "{0}, registry", "for {0} s", "within {0} s",
+        "called \"{0}\"", "worker {0}: {1}", "{0} answers: {1}{2}", "{0}, {1} partitions", "user \"{0}\"", "topic \"{0}\": {1}",
+    )
+)  # fmt: skip
+"""Texts with one word that are sentences all the same: of lines, labels and mails."""
 _WORD = re.compile(r"(?<![\w{])[A-Za-z]{2,}(?![\w}])")
 _MOST_VARIANTS = 16
 """An f-string with more alternatives than this is translated with its alternatives as fields."""
@@ -60,21 +87,110 @@ def core_texts(folder: Path | None = None) -> dict[str, str]:
     """Returns each text with the first place where it is written, `core/kafka/probe.py:41`."""
     root = folder or Path(core.__file__).parent
     found: dict[str, str] = {}
-    for file in sorted(root.rglob("*.py")):
+    of_rest = sorted(file for pattern in _OF_REST for file in root.parent.glob(pattern))
+    for file in (*sorted(root.rglob("*.py")), *of_rest):
         name = file.relative_to(root.parent).as_posix()
         if not _SILENT_FILES.match(name):
-            for text, line in texts_of(file.read_text(encoding="utf-8")):
+            for text, line in texts_of(file.read_text(encoding="utf-8"), of_lines=name.startswith(_OF_LINES)):
                 found.setdefault(text, f"{name}:{line}")
     return found
 
 
-def texts_of(source: str) -> list[tuple[str, int]]:
-    """Returns the texts of one module with their lines."""
+def core_help() -> dict[str, str]:
+    """Returns the sentences of `--help`, each with its file."""
+    found: dict[str, str] = {}
+    for command in COMMANDS.values():
+        if command.summary:
+            place = command.module.replace(".", "/") + ".py"
+            made = typer.main.get_command(import_module(command.module).app)
+            _add_help(getattr(made, "commands", {}).get(command.name, made), place, found)
+            found.setdefault(command.summary, "core/cli/main.py")
+    found.setdefault((root.__doc__ or "").strip(), "core/cli/main.py")
+    return found
+
+
+def _add_help(command: Any, place: str, found: dict[str, str]) -> None:
+    texts = [*(command.help or "").split("\n\n"), *(getattr(one, "help", None) or "" for one in command.params)]
+    for text in texts:
+        if line := " ".join(text.split()):
+            found.setdefault(line, place)
+    for inner in getattr(command, "commands", {}).values():
+        _add_help(inner, place, found)
+
+
+def core_titles(folder: Path | None = None) -> dict[str, str]:
+    """Returns what each class of errors means, as REST says it in `title`, with its file."""
+    root = folder or Path(core.__file__).parent
+    classes: list[tuple[ast.ClassDef, str]] = []
+    for file in (root / "errors.py", *sorted(root.rglob("*.py"))):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        name = file.relative_to(root.parent).as_posix()
+        classes += [(node, name) for node in tree.body if isinstance(node, ast.ClassDef)]
+    kinds, found = {"PsttError"}, {}
+    for node, name in classes:
+        if node.name in kinds or kinds & {ast.unparse(base) for base in node.bases}:
+            kinds.add(node.name)
+            found.setdefault((ast.get_docstring(node) or "").partition("\n")[0], name)
+    return found
+
+
+def core_labels(folder: Path | None = None) -> dict[str, str]:
+    """Returns the words before lines and above columns of the command line, each with the file where it is written."""
+    root = folder or Path(core.__file__).parent
+    found: dict[str, str] = {}
+    mails = "notify/alert_messages.py", "notify/daily_report.py"
+    for pattern, labels_in in (("cli/*.py", _labels), *((mail, _labels_of_mails) for mail in mails)):
+        for file in sorted(root.glob(pattern)):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                for label in labels_in(node):
+                    found.setdefault(label, file.relative_to(root.parent).as_posix())
+    return found
+
+
+def _labels_of_mails(node: ast.AST) -> Iterator[str]:
+    """Yields the words before and above the figures of a mail: `("Why", …)`, `("topic", "rows", …)`, titles of tables."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NotificationTable":
+        title = node.args[0]
+        if isinstance(title, ast.Constant) and re.fullmatch(r"\w+", str(title.value)):
+            yield title.value
+    if isinstance(node, ast.Tuple) and len(node.elts) > 1:
+        texts = [one.value for one in node.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        if len(texts) == len(node.elts):
+            yield from (text for text in texts if re.fullmatch("[a-z]+", text))
+        if len(node.elts) == 2 and texts and re.fullmatch("[A-Z]?[a-z]+", texts[0]):
+            yield texts[0]
+
+
+def _labels(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "said":
+        texts = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        yield from (text for text in texts if " " not in text)
+    first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+    if isinstance(first, ast.Constant) and isinstance(first.value, str) and (found := _LABEL.match(first.value)):
+        yield found[1]
+
+
+def texts_of(source: str, *, of_lines: bool = False) -> list[tuple[str, int]]:
+    """Returns the texts of one module with their lines.
+
+    Args:
+        source: Of the module.
+        of_lines: Its texts are lines of the command line; each part of a line is a text.
+    """
     tree = ast.parse(source)
     docstrings = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    return [(text, line) for text, line in _visit(tree, docstrings) if _is_sentence(text)]
+    found = list(_visit(tree, docstrings))
+    if of_lines:
+        found = [(_numbered(part), line) for text, line in found for part in _GAP.split(text) if part.strip()]
+    return [(text, line) for text, line in found if _is_sentence(text)]
+
+
+def _numbered(part: str) -> str:
+    """Counts the fields of a part of a line from 0."""
+    numbers = iter(range(len(part)))
+    return re.sub(r"(?<!\{)\{\d+\}", lambda _: f"{{{next(numbers)}}}", part)
 
 
 def _visit(node: ast.AST, docstrings: set[int]) -> Iterator[tuple[str, int]]:
@@ -160,6 +276,8 @@ def _written(pieces: list[str | None]) -> str:
 
 def _is_sentence(text: str) -> bool:
     """Whether people read it: two words at least, one of them in lower case, and neither SQL nor a format."""
+    if text.strip() in _OF_ONE_WORD:
+        return True
     words = _WORD.findall(text)
     if (
         text.strip() in _NAMES

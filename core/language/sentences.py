@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
-
-from babel.dates import get_month_names
-from babel.numbers import get_decimal_symbol, get_group_symbol
+from types import MappingProxyType
 
 __all__ = ["FIELD", "Sentences"]
 
@@ -26,14 +24,39 @@ _PIECES = re.compile(r"(: |\. |; |, | · | – | × |\] | \(|\)|\n|\.$|✔ |✘ 
 """What joins texts of `core` to one sentence: where, what, why, what to do next."""
 _OPENS = frozenset({"(", "✔", "✘"})
 """Of these, what a text itself can begin with."""
+_TIME = (
+    r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?\d{1,2} (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
+    r"(?: \d\d:\d\d(?::\d\d)?)?"
+)
+_PLAIN = re.compile(
+    rf"{_TIME}(?: to {_TIME})?(?: [+-]\d{{4}}| [A-Z]\w+(?:/\w+)*)?|\d{{4}}-\d\d-\d\d to \d{{4}}-\d\d-\d\d"
+    r"|\d{1,3}(?:,\d{3})+|[\d,]+(?:\.\d+)? (?:ms|s|min|h|B|kB|MB|GB|TB|%)"
+)
+"""A time, a number with thousands, a number with a unit: they are written as the language does."""
+_RANGE = re.compile(r"(\d{4}-\d\d-\d\d|\d{4}(?: \d\d:\d\d(?::\d\d)?)?) to (?=\d{1,4}[- ])")
+"""Two days or times: `2026-01-10 to 2026-01-16`."""
+_SIGNED = re.compile(r"([✔✘◐…–!]) (\S.*)", re.DOTALL)
+_COUNTED = re.compile(r"(\d[\d,]*) ([a-z][a-z_-]+)")
+"""A number and a word: `3 messages`."""
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _GROUPED = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,]|\.\d)")
 _UNIT = r" (?:ms|s|min|h|B|kB|MB|GB|TB|%)(?!\w)"
 _WITH_UNIT = re.compile(rf"(?<![\w.,])(\d+)\.(\d+)(?={_UNIT})")
 _BEGINS_WITH_UNIT = re.compile(_UNIT)
-_DECIMAL = re.compile(r"\d+\.\d+")
+_ENDS_WITH_DECIMAL = re.compile(r"(?<![\w.,])(\d+)\.(\d+)$")
 _DAY = re.compile(r"\b(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
+_WEEKDAY = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b(?= \d{1,2} [A-Z][a-z]{2}\b)")
+_WEEKDAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_LOCALES = {
+    "it": (
+        ".",
+        ",",
+        "gen feb mar apr mag giu lug ago set ott nov dic".split(),
+        "lun mar mer gio ven sab dom".split(),
+    )
+}
+"""Language → signs between thousands and before decimals, months, weekdays; as in CLDR, without the 50 ms to import Babel."""
 _MOST_CHARACTERS = 2_000
 """A longer text is data, such as what a server answered."""
 _MOST_PIECES = 24
@@ -48,6 +71,8 @@ class _Pattern:
     words: frozenset[str]
     translated: str
     length: int
+    is_short: bool
+    """It has one word besides one or two values."""
 
     def match(self, text: str) -> re.Match[str] | None:
         if not all(literal in text for literal in self.literals):
@@ -69,18 +94,29 @@ class Sentences:
     Args:
         texts: English → translated; fields are `{0}`, `{name}`.
         words: Single English words, for the fields that are marked as a word: `acknowledged`.
-        locale: Of numbers and months in values, as Babel names it: `it_IT`.
+        language: Of numbers and months in values, one of `_LOCALES`.
+        labels: English words before the lines of the command line and above its columns: `next`, `scheduled`.
+        plurals: English words whose form after a number other than one is another: `complete`.
     """
 
-    def __init__(self, texts: Mapping[str, str], words: Mapping[str, str], locale: str) -> None:
+    def __init__(
+        self,
+        texts: Mapping[str, str],
+        words: Mapping[str, str],
+        language: str,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        plurals: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._plurals = plurals
         self._words = words
+        self._labels = labels
         self._exact = {english.strip(): translated.strip() for english, translated in texts.items()}
+        self._exact |= {word: translated for word, translated in words.items() if word.isupper()}  # no name is CRITICAL
         self._by_word: dict[str, list[_Pattern]] = {}
         self._fill([(key, value) for key, value in self._exact.items() if _fields(key)])
-        self._group = get_group_symbol(locale)
-        self._decimal = get_decimal_symbol(locale)
-        names = get_month_names("abbreviated", locale=locale)
-        self._months = {english: names[number] for number, english in enumerate(_MONTHS, start=1)}
+        self._group, self._decimal, months, weekdays = _LOCALES[language]
+        self._months = dict(zip(_MONTHS, months, strict=True))
+        self._weekdays = dict(zip(_WEEKDAYS, weekdays, strict=True))
         self._find = lru_cache(maxsize=5_000)(self._find_uncached)
 
     def translate(self, text: str) -> str:
@@ -93,6 +129,10 @@ class Sentences:
         if not text or len(text) > _MOST_CHARACTERS:
             return text
         return self._find(text).text
+
+    def label(self, text: str) -> str:
+        """Returns a label in the other language: one of its words, else what `translate` returns."""
+        return self._labels.get(text) or self.translate(text)
 
     def _fill(self, texts: list[tuple[str, str]]) -> None:
         counts = Counter(word for english, _ in texts for word in set(_literal_words(english)))
@@ -127,6 +167,14 @@ class Sentences:
     def _as_written(self, text: str) -> _Found | None:
         if (exact := self._exact.get(text)) is not None:
             return _Found(exact, len(text))
+        if _PLAIN.fullmatch(text):
+            return _Found(self._localised(text), len(text))
+        if (counted := _COUNTED.fullmatch(text)) and counted[2] in self._words:
+            word = self._words[counted[2]]
+            word = word if counted[1] == "1" else self._plurals.get(counted[2], word)
+            return _Found(f"{self._localised(counted[1])} {word}", len(text))
+        if (signed := _SIGNED.fullmatch(text)) and signed[2] in self._words:
+            return _Found(f"{signed[1]} {self._words[signed[2]]}", len(text))
         found = [
             (one.known, pattern.length, one.text)
             for pattern in self._candidates(text)
@@ -148,20 +196,31 @@ class Sentences:
         if match is None:
             return None
         values: dict[str, str] = {}
+        decimals: set[str] = set()
         known = pattern.length
         for number, (name, value) in enumerate(zip(pattern.fields, match.groups(), strict=True)):
             found = self._value(value, number in pattern.quoted, name in pattern.words)
+            if pattern.is_short and not (number in pattern.quoted or self._is_ours(value, found)):
+                return None
             values[name] = found.text
+            if _ENDS_WITH_DECIMAL.search(value):
+                decimals.add(name)
             known += found.known
-        return _Found(self._inserted(pattern.translated, values), known)
+        return _Found(self._with_days(self._inserted(pattern.translated, values, decimals)), known)
 
-    def _inserted(self, translated: str, values: Mapping[str, str]) -> str:
+    def _is_ours(self, value: str, found: _Found) -> bool:
+        """Whether a value is a name, a list of names, a time, or known: a text with one word says little by itself."""
+        value = value.strip()
+        return " " not in value.replace(", ", "") or found.known > 0 or bool(_PLAIN.fullmatch(value))
+
+    def _inserted(self, translated: str, values: Mapping[str, str], decimals: Set[str]) -> str:
+        """Returns the translation with its values; a decimal before a unit has the sign of the language."""
         pieces = list(_tokens(translated))
         text = ""
         for (is_field, piece), (_, behind) in zip(pieces, [*pieces[1:], (False, "")], strict=True):
             value = values.get(piece, "") if is_field else piece
-            if is_field and _DECIMAL.fullmatch(value) and _BEGINS_WITH_UNIT.match(behind):
-                value = value.replace(".", self._decimal)
+            if is_field and piece in decimals and _BEGINS_WITH_UNIT.match(behind):
+                value = _ENDS_WITH_DECIMAL.sub(rf"\1{self._decimal}\2", value)
             text += value
         return text
 
@@ -177,7 +236,17 @@ class Sentences:
         """`18,543` → `18.543`, `4.1 MB` → `4,1 MB`, `17 Jan 2026` → `17 gen 2026`."""
         text = _GROUPED.sub(lambda match: match[0].replace(",", self._group), text)
         text = _WITH_UNIT.sub(lambda match: f"{match[1]}{self._decimal}{match[2]}", text)
-        return _DAY.sub(lambda match: f"{match[1]} {self._months[match[2]]}", text)
+        return self._with_days(text)
+
+    def _with_days(self, text: str) -> str:
+        """Writes days as the language does, but for those in quotes."""
+        parts = text.split('"')
+        return '"'.join(self._days(part) if number % 2 == 0 else part for number, part in enumerate(parts))
+
+    def _days(self, text: str) -> str:
+        text = _WEEKDAY.sub(lambda match: self._weekdays[match[0]], text)
+        text = _DAY.sub(lambda match: f"{match[1]} {self._months[match[2]]}", text)
+        return _RANGE.sub(r"\1 – ", text)
 
     def _joined(self, text: str) -> _Found | None:
         """The best way to cut the sentence into known texts and others."""
@@ -193,7 +262,9 @@ class Sentences:
                 if begin % 2 and pieces[begin].strip() not in _OPENS:
                     continue
                 part = "".join(pieces[begin:end])
-                if part != text and part.strip() and (found := self._whole(part)) is not None:
+                is_state = begin == 0 and part in self._plurals  # `failed: no broker answers`
+                found = _Found(self._words.get(part, part), len(part)) if is_state else None
+                if part != text and part.strip() and (found := found or self._whole(part)) is not None:
                     known = best[begin].known + found.known
                     if known > choice.known:
                         choice = _Found(best[begin].text + found.text, known)
@@ -245,7 +316,13 @@ def _pattern(english: str, translated: str) -> _Pattern:
         literals.append("")
     words = (name for is_field, name, mark in _marked(translated) if is_field and mark == "word")
     return _Pattern(
-        tuple(literals), tuple(names), frozenset(quoted), frozenset(words), translated, len("".join(literals))
+        tuple(literals),
+        tuple(names),
+        frozenset(quoted),
+        frozenset(words),
+        translated,
+        len("".join(literals)),
+        len(_literal_words(english)) == 1 and len(names) <= 2,
     )
 
 

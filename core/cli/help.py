@@ -1,0 +1,71 @@
+"""Help of the commands in the language of the output: translated when it is written, whatever Typer puts together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+
+from core.cli.output import language, said
+from core.language import translated
+
+__all__ = ["speaking"]
+
+_EXTRA = re.compile(r"(.*?)(?:\s*\[([^\]]*)\])?", re.DOTALL)
+"""What an option means, and what Typer adds: `[default: 50]`, `[required]`."""
+_Formatter: Any = typer.Context.formatter_class
+
+
+class _SpokenHelp(_Formatter):  # type: ignore[misc]  # Typer exports the class under no other name
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, args, f"{said('Usage')}: ")
+
+    def write_heading(self, heading: str) -> None:
+        super().write_heading(_of_typer().get(heading, heading))
+
+    def write_text(self, text: str) -> None:
+        super().write_text("\n\n".join(_said_text(paragraph) for paragraph in text.split("\n\n")))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], *arguments: Any, **options: Any) -> None:
+        super().write_dl([(name, _said_meaning(meaning)) for name, meaning in rows], *arguments, **options)
+
+
+class _SpokenContext(typer.Context):
+    formatter_class = _SpokenHelp
+
+
+def speaking(command: Any) -> Any:
+    """Returns the command, its help in the language of the output."""
+    if language() != "en":
+        command.context_class = _SpokenContext
+        for inner in getattr(command, "commands", {}).values():
+            inner.short_help = inner.short_help or _said_text(inner.help or "")  # Typer would cut the English one
+            speaking(inner)
+    return command
+
+
+def _said_text(text: str) -> str:
+    return translated(" ".join(text.split()), language())
+
+
+def _said_meaning(meaning: str) -> str:
+    found = _EXTRA.fullmatch(meaning)
+    if not found or not found[2]:
+        return _said_text(meaning)
+    extras = ((name, colon, value) for name, colon, value in (one.partition(": ") for one in found[2].split("; ")))
+    shown = (_of_typer().get(name, name) + colon + value for name, colon, value in extras)
+    return f"{_said_text(found[1])}  [{'; '.join(shown)}]"
+
+
+def _of_typer() -> dict[str, str]:
+    """Returns the words that Typer itself writes."""
+    return {
+        "Arguments": said("Arguments"),
+        "Options": said("Options"),
+        "Commands": said("Commands"),
+        "default": said("default"),
+        "required": said("required"),
+        "Show this message and exit.": said("Show this message and exit."),
+    }
