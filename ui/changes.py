@@ -110,12 +110,23 @@ def job_file(slug: str) -> JobFile:
     return read_job_file(data.workspace(), slug)
 
 
-def save_job(job: Job, seen_sha256: str) -> JobFile:
-    """Saves a job, if its file is still the version that was read; an empty hash creates a new file."""
+def save_job(job: Job, seen_sha256: str, brought_back: str = "") -> JobFile:
+    """Saves a job, if its file is still the version that was read.
+
+    Args:
+        job: The job.
+        seen_sha256: Of the file that was read; empty: creates a new file.
+        brought_back: Hash of the version that was brought back into the form. If the job is still that of the version, its
+            file is written byte for byte.
+    """
     by = caller("change" if seen_sha256 else "create")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, caller=by, now=data.now())
+            version = app.ledger.job_versions.get(job.slug, brought_back) if brought_back else None
+            content = version.content if version and draft(job.slug, version.document).job == job else None
+            saved = replace_job(
+                app.workspace, app.ledger, job, content=content, seen_sha256=seen_sha256, caller=by, now=data.now()
+            )
         else:
             saved = create_job(app.workspace, app.ledger, job, caller=by, now=data.now())
     _changed()
