@@ -308,9 +308,10 @@ def painted(rows: int, days: int, folder: Path) -> None:
                 flush=True,
             )
             time.sleep(CHECK_S + 1)  # so that the next visit finds no cached numbers
-        for button in ("7 days", "90 days"):
-            _click(page, tab, lambda text=button: tab.get_by_text(text, exact=True).first.click(), button)
-        for view in ("Runs", "Calendar", "Find", "Overview"):
+        days_of = tab.locator(".st-key-overview_days")
+        for days in ("7", "90"):
+            _click(page, tab, lambda text=days: days_of.get_by_text(text, exact=True).click(), f"{days} days")
+        for view in ("Jobs", "Runs", "Calendar", "Find", "Messages", "Alerts", "Administration", "Overview"):
             _click(page, tab, lambda name=view: tab.get_by_role("link", name=name, exact=True).click(), view)
         browser.close()
 
