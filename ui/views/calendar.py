@@ -101,19 +101,22 @@ def _grid() -> None:
     _follow(asked)
 
 
-_KNOWN_CELLS: dict[Path, tuple[dict[str, list[ScheduledOutcome]], date, dict[str, list[Cell]]]] = {}
-"""The cells that were made last of each workspace, of which outcomes and up to which day."""
+_KNOWN_CELLS: dict[Path, dict[str, tuple[list[ScheduledOutcome], date, list[Cell]]]] = {}
+"""Slug → the cells that were made last of each workspace, of which outcomes and up to which day."""
 
 
 def _cells(axis: Sequence[date]) -> dict[str, list[Cell]]:
     """Slug → cells. They are made once of the outcomes that are known: of 249 jobs they take 0.1 s of a processor."""
-    outcomes, root = outcomes_by_job(DAYS), data.root()
-    known = _KNOWN_CELLS.get(root)
-    if known is None or known[0] is not outcomes or known[1] != axis[-1]:
-        now = data.now()
-        cells = {slug: cells_of(of_job, axis, now) for slug, of_job in outcomes.items()}
-        _KNOWN_CELLS[root] = known = (outcomes, axis[-1], cells)
-    return known[2]
+    root, now = data.root(), data.now()
+    before, found = _KNOWN_CELLS.get(root, {}), {}
+    for slug, outcomes in outcomes_by_job(DAYS).items():
+        known = before.get(slug)
+        is_same = known is not None and known[0] is outcomes and known[1] == axis[-1]
+        if known is None or not is_same or any(outcome.state == "running" for outcome in outcomes):
+            known = (outcomes, axis[-1], cells_of(outcomes, axis, now))  # a cell of a running attempt grows
+        found[slug] = known
+    _KNOWN_CELLS[root] = found
+    return {slug: cells for slug, (_, _, cells) in found.items()}
 
 
 def _follow(asked: Asked | None) -> None:
