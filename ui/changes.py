@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import alerts, edit_files, edit_jobs, edit_settings, mail_settings
+from core.admin import alerts, day_notes, edit_files, edit_jobs, edit_settings, mail_settings
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
@@ -189,6 +189,14 @@ def set_watermark(slug: str, value: str, why: str) -> None:
     by = caller("watermark")
     with data.opened() as app:
         watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
+
+
+def write_note(slug: str, day: date, text: str) -> None:
+    """Writes the note on a day of a job; an empty text removes it."""
+    by = caller("note")
+    with data.opened() as app:
+        day_notes.write_note(app, slug, day, text, caller=by, now=data.now())
+    _changed()
 
 
 def backfill_from(slug: str, value: str, why: str) -> int:

@@ -39,7 +39,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     8: (("backfills.sql", "schema_8"),),
     9: (("watermarks.sql", "schema_9"),),
     10: (("alerts.sql", "schema_10"),),
-    11: (("run_history.sql", "schema_11"),),
+    11: (("run_history.sql", "schema_11"), ("day_notes.sql", "schema_11")),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

@@ -370,6 +370,29 @@ class WatermarkShape(TakenBody):
     why: str = Field(min_length=1, max_length=1_000, description="The reason, for the audit trail.")
 
 
+class NoteShape(TakenBody):
+    """The note on a day of a job."""
+
+    day: date = Field(description="In the time zone of the job.", examples=["2026-01-16"])
+    text: str = Field(max_length=1_000, description="What others should know; empty: the note is removed.")
+
+
+class NoteRow(BaseModel):
+    """The note on a day of a job."""
+
+    job: str
+    day: date
+    text: str = Field(description="Empty: it was removed.")
+    written_by: str | None
+    written_at: datetime | None
+
+
+class NoteRows(BaseModel):
+    """The notes, the newest day first."""
+
+    items: list[NoteRow]
+
+
 class NextWindow(BaseModel):
     """What the next run reads."""
 
