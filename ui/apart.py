@@ -2,7 +2,8 @@
 
 The parser is Python and holds the interpreter's lock: 5 MB of values take seconds. The functions that may be called are
 those of this module; their arguments and results are pickled between the two processes. What was found out about a file
-is kept by its hash: the save that has checked it also says which parameters it has.
+is kept by its hash: after the save that has checked it, this process knows its parameters and where they are bound, and so
+what is wrong with the values of a job. Another process reads the file again only where its text is needed.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from core import open_workspace
 from core.admin.check import Finding, check_job
-from core.admin.edit_files import checked_query
+from core.admin.edit_files import bind_examples, checked_query
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
+from core.run.planning import plan_run
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.query import ParsedQuery
@@ -39,6 +40,7 @@ from ui.cache import SharedCache
 
 if TYPE_CHECKING:
     from core.model.run import Plan
+    from core.run.planning import ReadQuery
     from core.run.preview import Preview
 
 __all__ = ["binding_error", "checked", "has_large_query", "is_large", "job_findings", "outline", "preview"]
@@ -56,18 +58,27 @@ FRESH_S = 60.0
 _JobKey = tuple[Path, str, str, tuple[tuple[int, int], ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """What is known of an SQL file without its text."""
+
+    query: ParsedQuery
+    is_enough: bool
+    """No values make its statements wrong; False: the text is needed to know."""
+
+
 class _Outlines:
-    """The outlines that were used last, by workspace, connection and hash of the file."""
+    """The outlines that were used last, by workspace, connection and hash of the file; of a file that is wrong the error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, ...], ParsedQuery] = OrderedDict()
+        self._known: OrderedDict[tuple[str, ...], _Outline | PsttError] = OrderedDict()
 
-    def get(self, key: tuple[str, ...]) -> ParsedQuery | None:
+    def get(self, key: tuple[str, ...]) -> _Outline | PsttError | None:
         with self._lock:
             return self._known.get(key)
 
-    def keep(self, key: tuple[str, ...], found: ParsedQuery) -> None:
+    def keep(self, key: tuple[str, ...], found: _Outline | PsttError) -> None:
         with self._lock:
             self._known[key] = found
             self._known.move_to_end(key)
@@ -95,18 +106,45 @@ def checked(root: Path, connection: str, path: Path, content: bytes) -> tuple[st
     if len(content) <= LARGE_BYTES:
         return _check(root, connection, path, content)[0]
     notes, found = _apart(_check, root, connection, path, content)
-    _outlines.keep(_outline_key(root, connection, found.sha256), found)
+    _outlines.keep(_outline_key(root, connection, found.query.sha256), found)
     return notes
 
 
 def outline(root: Path, connection: str, path: Path) -> ParsedQuery:
-    """Returns an SQL file without its statements: parameters and notes. It is read in another process, once."""
+    """Returns an SQL file without its statements: parameters and notes. It is read in another process, once.
+
+    Its dialect is None: the caller puts the one of the connection in its place.
+    """
+    return _outline_of(root, connection, path).query
+
+
+def _outline_of(root: Path, connection: str, path: Path) -> _Outline:
     key = _outline_key(root, connection, read_stored(path).sha256)
     known = _outlines.get(key)
     if known is None:
-        known = _apart(_outline, root, connection, path)
+        try:
+            known = _apart(_outline, root, connection, path)
+        except ConfigError as error:
+            known = error
         _outlines.keep(key, known)
+    if isinstance(known, PsttError):
+        raise known.with_traceback(None)
     return known
+
+
+def _is_outline_enough(workspace: Workspace, job: Job) -> bool:
+    """Returns whether the problems of a job with a large SQL file can be found without the text of that file."""
+    try:
+        return (
+            job.partitions is None
+            and _outline_of(workspace.root, job.connection, workspace.query_file(job.query)).is_enough
+        )
+    except ConfigError:
+        return True  # the error is found again in its place
+
+
+def _reads_outlines(root: Path, connection: str) -> ReadQuery:
+    return lambda path, dialect: replace(outline(root, connection, path), dialect=dialect)
 
 
 def _outline_key(root: Path, connection: str, sha256: str) -> tuple[str, ...]:
@@ -115,11 +153,13 @@ def _outline_key(root: Path, connection: str, sha256: str) -> tuple[str, ...]:
 
 
 def job_findings(workspace: Workspace, file: JobFile) -> list[Finding]:
-    """Returns what `core.admin.check.check_job` finds of a job with a large SQL file; another process checks it, once.
+    """Returns what `core.admin.check.check_job` finds of a job with a large SQL file, which another process reads, once.
 
     Raises:
         ConfigError: connections.json or a setting is wrong.
     """
+    if _is_outline_enough(workspace, file.job):
+        return _job_findings(workspace.root, file.slug, file.text, outlines=True)
     files = (workspace.query_file(file.job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists())
     return _findings.get((workspace.root, file.slug, file.text, stamps))
@@ -154,32 +194,43 @@ def binding_error(root: Path, slug: str, text: str, now: datetime, at: datetime,
         text: Of its file.
         now: The clock.
         at: The scheduled time.
-        apart: Read the SQL in another process.
+        apart: Read the SQL in another process, if this one does not know enough about it.
     """
-    return (partial(_apart, _binding_error) if apart else _binding_error)(root, slug, text, now, at)
+    if not apart:
+        return _binding_error(root, slug, text, now, at)
+    job, _ = checked_job(root / f"{slug}{SUFFIX}", text)
+    if job is not None and _is_outline_enough(Workspace(root), job):
+        return _binding_error(root, slug, text, now, at, outlines=True)
+    return _apart(_binding_error, root, slug, text, now, at)
 
 
-def _check(root: Path, connection: str, path: Path, content: bytes) -> tuple[tuple[str, ...], ParsedQuery]:
+def _check(root: Path, connection: str, path: Path, content: bytes) -> tuple[tuple[str, ...], _Outline]:
     connections, _ = read_connections(Workspace(root), os.environ)
     dialect, writes = connections.dialect(connection), connections.allows_writes(connection)
     parsed = checked_query(path, content, dialect, allow_writes=writes)
-    return parsed.notes, _without_statements(parsed)
+    return parsed.notes, _picklable(parsed, is_enough=not parsed.inserts_names)
 
 
-def _outline(root: Path, connection: str, path: Path) -> ParsedQuery:
+def _outline(root: Path, connection: str, path: Path) -> _Outline:
     connections, _ = read_connections(Workspace(root), os.environ)
-    return _without_statements(load(path, connections.dialect(connection)))
+    parsed = load(path, connections.dialect(connection))
+    try:
+        bind_examples(parsed, allow_writes=connections.allows_writes(connection))
+    except PsttError:
+        return _picklable(parsed, is_enough=False)
+    return _picklable(parsed, is_enough=not parsed.inserts_names)
 
 
-def _without_statements(parsed: ParsedQuery) -> ParsedQuery:
+def _picklable(parsed: ParsedQuery, *, is_enough: bool) -> _Outline:
     # A dialect has functions, which cannot be pickled: the caller puts its own in place.
-    return replace(parsed, dialect=None, _text="", _statements=())  # type: ignore[arg-type]
+    return _Outline(replace(parsed.outline(), dialect=None), is_enough)  # type: ignore[arg-type]
 
 
-def _job_findings(root: Path, slug: str, text: str) -> list[Finding]:
+def _job_findings(root: Path, slug: str, text: str, *, outlines: bool = False) -> list[Finding]:
     with open_workspace(root, log=False) as app:
         job = parse_job(app.workspace.queries_dir / f"{slug}{SUFFIX}", text)
-        return check_job(app.workspace, job, app.connections, app.settings)
+        read = _reads_outlines(root, job.connection) if outlines else load
+        return check_job(app.workspace, job, app.connections, app.settings, read=read)
 
 
 def _findings_of(key: _JobKey) -> list[Finding]:
@@ -197,12 +248,15 @@ def _preview(
         return replace(plan, query=replace(plan.query, steps=())), seen
 
 
-def _binding_error(root: Path, slug: str, text: str, now: datetime, at: datetime) -> PsttError | None:
+def _binding_error(
+    root: Path, slug: str, text: str, now: datetime, at: datetime, *, outlines: bool = False
+) -> PsttError | None:
     with open_workspace(root, log=False) as app:
         job, _ = checked_job(root / f"{slug}{SUFFIX}", text)
         try:
             if job is not None:
-                plan = app.plan(job, now=now, at=at)
+                read = _reads_outlines(root, job.connection) if outlines else load
+                plan = plan_run(app, job, now=now, at=at, read=read)
                 if job.partitions is not None:
                     require_splittable(plan.query.steps, app.connections.dialect(job.connection), job.partitions)
         except PsttError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import alerts, edit_files, edit_jobs, edit_settings, mail_settings
+from core.admin import alerts, day_notes, edit_files, edit_jobs, edit_settings, mail_settings
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
@@ -110,12 +110,23 @@ def job_file(slug: str) -> JobFile:
     return read_job_file(data.workspace(), slug)
 
 
-def save_job(job: Job, seen_sha256: str) -> JobFile:
-    """Saves a job, if its file is still the version that was read; an empty hash creates a new file."""
+def save_job(job: Job, seen_sha256: str, brought_back: str = "") -> JobFile:
+    """Saves a job, if its file is still the version that was read.
+
+    Args:
+        job: The job.
+        seen_sha256: Of the file that was read; empty: creates a new file.
+        brought_back: Hash of the version that was brought back into the form. If the job is still that of the version, its
+            file is written byte for byte.
+    """
     by = caller("change" if seen_sha256 else "create")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, caller=by, now=data.now())
+            version = app.ledger.job_versions.get(job.slug, brought_back) if brought_back else None
+            content = version.content if version and draft(job.slug, version.document).job == job else None
+            saved = replace_job(
+                app.workspace, app.ledger, job, content=content, seen_sha256=seen_sha256, caller=by, now=data.now()
+            )
         else:
             saved = create_job(app.workspace, app.ledger, job, caller=by, now=data.now())
     _changed()
@@ -178,6 +189,14 @@ def set_watermark(slug: str, value: str, why: str) -> None:
     by = caller("watermark")
     with data.opened() as app:
         watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
+
+
+def write_note(slug: str, day: date, text: str) -> None:
+    """Writes the note on a day of a job; an empty text removes it."""
+    by = caller("note")
+    with data.opened() as app:
+        day_notes.write_note(app, slug, day, text, caller=by, now=data.now())
+    _changed()
 
 
 def backfill_from(slug: str, value: str, why: str) -> int:

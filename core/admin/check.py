@@ -21,7 +21,7 @@ from core.notify.channels import channel_problem
 from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
-from core.run.planning import WITHOUT_PARTS, bound
+from core.run.planning import WITHOUT_PARTS, ReadQuery, bound
 from core.run.telemetry import telemetry_problems
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
@@ -71,9 +71,11 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
     return list(dict.fromkeys(findings))
 
 
-def check_job(workspace: Workspace, job: Job, connections: Connections, settings: Settings) -> list[Finding]:
-    """Checks the connection, query, cluster and output of a job whose file is valid."""
-    return list(_job(workspace, job, connections, settings))
+def check_job(
+    workspace: Workspace, job: Job, connections: Connections, settings: Settings, *, read: ReadQuery = load
+) -> list[Finding]:
+    """Checks the connection, query, cluster and output of a job whose file is valid; `read` as in `plan_run`."""
+    return list(_job(workspace, job, connections, settings, read))
 
 
 def check_jobs(workspace: Workspace, connections: Connections) -> list[Finding]:
@@ -221,7 +223,9 @@ def _clusters(connections: Connections, settings: Settings | None) -> Iterator[F
             yield _error(error, "connections.json")
 
 
-def _job(workspace: Workspace, job: Job, connections: Connections, settings: Settings | None) -> Iterator[Finding]:
+def _job(
+    workspace: Workspace, job: Job, connections: Connections, settings: Settings | None, read: ReadQuery = load
+) -> Iterator[Finding]:
     where = f"{job.slug}.job.json"
     try:
         dialect = connections.dialect(job.connection)
@@ -230,7 +234,7 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
         yield _error(error, where)
         return
     try:
-        query = _bind(workspace, job, dialect, writes)
+        query = _bind(workspace, job, dialect, writes, read)
         if job.partitions is not None:
             require_splittable(query.steps, dialect, job.partitions)
     except PsttError as error:
@@ -241,17 +245,17 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
             yield from _cluster(job, connections, settings, where)
         return
     try:
-        _output(workspace, job, connections)
+        _output(workspace, job, connections, read)
     except ConfigError as error:
         file = read_json_file(workspace.queries_dir / where)
         yield _error(file.error(("output",), error.what, why=error.why, remedy=error.remedy))
 
 
-def _output(workspace: Workspace, job: Job, connections: Connections) -> Path:
+def _output(workspace: Workspace, job: Job, connections: Connections, read: ReadQuery = load) -> Path:
     """Returns the path of the file that a job would write now."""
     try:
         writes = connections.allows_writes(job.connection)
-        values = _bind(workspace, job, connections.dialect(job.connection), writes).values
+        values = _bind(workspace, job, connections.dialect(job.connection), writes, read).values
     except PsttError:  # reported already
         values = {name: as_text(value) for name, value in job.parameters.items()}
     environment = connections.environment_of(job.connection)
@@ -299,10 +303,10 @@ def _same_topics(jobs: list[Job], connections: Connections, settings: Settings) 
             )
 
 
-def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool) -> Query:
+def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool, read: ReadQuery) -> Query:
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
-    return bound(path, dialect, job.parameters, now, job.timezone, allow_writes=allow_writes)
+    return bound(path, dialect, job.parameters, now, job.timezone, allow_writes=allow_writes, read=read)
 
 
 def _cluster(job: Job, connections: Connections, settings: Settings, where: str) -> Iterator[Finding]:

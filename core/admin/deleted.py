@@ -16,10 +16,10 @@ from core.records.connections_versions import ConnectionsVersion
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.workspace.atomic import write_atomically
-from core.workspace.jobs import SUFFIX, JobFile, checked_job, parse_job, read_job_file
+from core.workspace.jobs import SUFFIX, JobFile, checked_job, parse_job, read_job_file, save_job
 from core.workspace.json_file import document_of
 from core.workspace.paths import Workspace
-from core.workspace.stored_file import read_stored
+from core.workspace.stored_file import StoredFile, read_stored
 
 __all__ = ["Deleted", "DeletedKind", "NothingDeleted", "deleted", "restore_entry", "restore_job", "restore_query"]
 
@@ -116,15 +116,15 @@ def _document(workspace: Workspace) -> dict[str, Any]:
 
 
 def restore_job(
-    workspace: Workspace, ledger: Ledger, slug: str, *, document: str | None = None, caller: Caller, now: datetime
+    workspace: Workspace, ledger: Ledger, slug: str, *, content: bytes | None = None, caller: Caller, now: datetime
 ) -> JobFile:
-    """Writes a version of a deleted job's file again, as it was; its calendar begins now.
+    """Writes a version of a deleted job's file again, byte for byte; its calendar begins now.
 
     Args:
         workspace: Where.
         ledger: Has the versions, and stores the audit line.
         slug: Of the job.
-        document: The text of one of its versions; None: that of the newest one.
+        content: Of one of its versions; None: that of the newest one.
         caller: Who asks for it.
         now: The clock.
 
@@ -142,10 +142,12 @@ def restore_job(
         version = ledger.job_versions.get(slug)
         if version is None:
             raise NothingDeleted(f'no version of a job "{slug}" is known')
-        text = version.document if document is None else document
+        if content is None:
+            content = version.content
         path = workspace.inside(f"{slug}{SUFFIX}", workspace.queries_dir)
-        require_free_name(workspace, parse_job(path, text))
-        write_atomically(path, text)
+        job = parse_job(path, StoredFile(path, content, "").text)
+        require_free_name(workspace, job)
+        save_job(workspace, job, content)
         saved = read_job_file(workspace, slug)
         ledger.job_versions.add(slug, saved.sha256, saved.text, now, saved_by=caller.name)
         ledger.audit.add(caller.name, "restore", f"job {slug}", now, after=saved.text)

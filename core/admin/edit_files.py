@@ -34,6 +34,7 @@ from core.workspace.stored_file import StoredFile, read_stored
 
 __all__ = [
     "LARGEST_QUERY_BYTES",
+    "bind_examples",
     "brought_back",
     "check_query",
     "checked_query",
@@ -73,8 +74,13 @@ def checked_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes:
             remedy="put the values into a table and join it",
         )
     parsed = parse(content, name=path.name, dialect=dialect, file=path)
-    parsed.bind({p.name: _example(p) for p in parsed.parameters}, allow_writes=allow_writes)
+    bind_examples(parsed, allow_writes=allow_writes)
     return parsed
+
+
+def bind_examples(parsed: ParsedQuery, *, allow_writes: bool) -> None:
+    """Checks the statements of a file with values that fit; raises as `ParsedQuery.bind`."""
+    parsed.bind({p.name: _example(p) for p in parsed.parameters}, allow_writes=allow_writes)
 
 
 def _example(parameter: Parameter) -> str:

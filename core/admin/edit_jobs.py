@@ -86,7 +86,14 @@ def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, caller: Caller
 
 
 def replace_job(
-    workspace: Workspace, ledger: Ledger, job: Job, *, seen_sha256: str | None, caller: Caller, now: datetime
+    workspace: Workspace,
+    ledger: Ledger,
+    job: Job,
+    *,
+    content: bytes | None = None,
+    seen_sha256: str | None,
+    caller: Caller,
+    now: datetime,
 ) -> JobFile:
     """Writes a new version of a job's file; the previous one stays among its versions.
 
@@ -94,6 +101,7 @@ def replace_job(
         workspace: Where.
         ledger: Versions and audit.
         job: The new content.
+        content: The bytes of an earlier version that describes it, written as they are; None: as `save_job` makes them.
         seen_sha256: Of the file that the caller has read; None: replaces any version.
         caller: Who changes it.
         now: The clock.
@@ -111,7 +119,7 @@ def replace_job(
         before = _unchanged(workspace, job.slug, seen_sha256)
         require_free_name(workspace, job)
         ledger.job_versions.add(job.slug, before.sha256, before.text, now - BEFORE)
-        save_job(workspace, job)
+        save_job(workspace, job, content)
         saved = read_job_file(workspace, job.slug)
         ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
         ledger.audit.add(caller.name, "change", f"job {job.slug}", now, before=before.text, after=saved.text)

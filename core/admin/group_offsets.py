@@ -1,4 +1,4 @@
-"""Resets the offsets of a consumer group: first what would change, then the change, once, with a line in the audit trail.
+"""Resets the offsets of a consumer group: first what would change, then the change, once, with its lines in the audit trail.
 
 It makes another application read messages again or leave them out, so it is for admins, and refused while the group has
 members: they would go on at their own offsets and commit those.
@@ -140,7 +140,7 @@ def reset_offsets(ledger: Ledger, cluster: Cluster, plan: GroupReset, *, caller:
     """Sets the offsets of a plan, exactly as it was shown. Returns the plan.
 
     Args:
-        ledger: Stores the audit line; there is none where nothing changes.
+        ledger: Stores the audit lines; there is none where nothing changes.
         cluster: That of the plan.
         plan: What `plan_reset` returned.
         caller: Who wants it.
@@ -167,18 +167,18 @@ def reset_offsets(ledger: Ledger, cluster: Cluster, plan: GroupReset, *, caller:
             f"consumer group {plan.group} has committed other offsets since they were shown",
             remedy="check again what would change",
         )
-    try:
-        offsets.set({part.partition: part.after for part in plan.changed})
-    except GroupIsRead as error:
-        raise GroupInUse(error.what, why=error.why, remedy="stop its consumers, then try again") from None
-    ledger.audit.add(
+    with ledger.audit.around(
         caller.name,
         "reset offsets",
         f"group {plan.group} of topic {plan.topic}",
         now,
         before={str(part.partition): part.before for part in plan.changed},
         after={"to": plan.to, **{str(part.partition): part.after for part in plan.changed}},
-    )
+    ):
+        try:
+            offsets.set({part.partition: part.after for part in plan.changed})
+        except GroupIsRead as error:
+            raise GroupInUse(error.what, why=error.why, remedy="stop its consumers, then try again") from None
     return plan
 
 

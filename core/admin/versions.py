@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from core.admin.deleted import restore_job, restore_query
 from core.admin.edit_files import brought_back, check_query, save_connections, save_query
@@ -19,7 +19,8 @@ from core.admin.edit_jobs import job_files, replace_job
 from core.admin.edit_queries import query_names, query_versions, read_query
 from core.admin.uses import uses_of_query
 from core.errors import ConfigError
-from core.records.connections_versions import hidden_secrets
+from core.records.connections_versions import ConnectionsVersion, hidden_secrets
+from core.records.job_versions import JobVersion
 from core.records.opened import OpenWorkspace
 from core.records.rights import Caller
 from core.workspace.jobs import SUFFIX, parse_job, read_job_file
@@ -170,10 +171,10 @@ def restore_version(
     workspace, ledger = opened.workspace, opened.ledger
     if kind == "job":
         if name not in job_files(workspace):
-            restore_job(workspace, ledger, name, document=_as_text(content), caller=caller, now=now)
+            restore_job(workspace, ledger, name, content=content, caller=caller, now=now)
         else:
             job = parse_job(workspace.queries_dir / f"{name}{SUFFIX}", _as_text(content))
-            replace_job(workspace, ledger, job, seen_sha256=seen_sha256, caller=caller, now=now)
+            replace_job(workspace, ledger, job, content=content, seen_sha256=seen_sha256, caller=caller, now=now)
         return []
     if kind == "query":
         if name not in query_names(workspace):
@@ -251,14 +252,16 @@ def _kept(opened: OpenWorkspace, kind: VersionKind, name: str) -> Iterator[list[
             yield found
         return
     ledger = opened.ledger
-    texts: list[Any] = [
-        *(ledger.job_versions.of_job(name) if kind == "job" else ledger.connections_versions.newest_first())
-    ]
-    if not texts:
+    kept: list[tuple[JobVersion | ConnectionsVersion, bytes]] = (
+        [(one, one.content) for one in ledger.job_versions.of_job(name)]
+        if kind == "job"
+        else [(one, one.document.encode()) for one in ledger.connections_versions.newest_first()]
+    )
+    if not kept:
         _current(opened, kind, name)
     yield [
-        _Kept(len(texts) - place, one.seen_at, one.saved_by, len(one.document.encode()), one.document.encode)
-        for place, one in enumerate(texts)
+        _Kept(len(kept) - place, one.seen_at, one.saved_by, len(content), partial(bytes, content))
+        for place, (one, content) in enumerate(kept)
     ]
 
 

@@ -64,6 +64,7 @@ COMMANDS = {
         Command("disable", "core.cli.schedule", "Disables a job, in its file."),
         Command("accept-columns", "core.cli.schedule", "Accepts the changed columns that a job was stopped for."),
         Command("watermark", "core.cli.watermark", "Shows or sets from where an incremental job reads."),
+        Command("note", "core.cli.note", "Lists the notes on the days of jobs; writes one."),
         Command("versions", "core.cli.versions", "Lists, shows and restores the versions of a file."),
         Command("runs", "core.cli.history", "Lists the newest runs and their verdicts."),
         Command("show", "core.cli.history", "Shows one run: verdict, parameters, SQL, offsets, rejects."),

@@ -18,7 +18,7 @@ import msgspec
 
 from core.errors import ConfigError
 
-__all__ = ["Predicate", "PredicateParser", "parse_predicate"]
+__all__ = ["Node", "Predicate", "PredicateParser", "parse_predicate"]
 
 MOST_LEVELS = 50
 """Of parentheses and NOT."""
@@ -39,7 +39,8 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 _WORDS = {"and", "or", "not", "in", "is", "null", "true", "false"}
 Literal = str | Decimal | bool
 Truth = bool | None
-_Node = Callable[[Mapping[str, Sequence[Any]], int], list[Truth]]
+Node = Callable[[Mapping[str, Sequence[Any]], int], list[Truth]]
+"""A part of a condition: columns and number of rows → its truth for each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Predicate:
     text: str
     columns: tuple[str, ...]
     """Their names in lower case, in the order of the text."""
-    _node: _Node
+    _node: Node
 
     def of(self, columns: Mapping[str, Sequence[Any]], count: int) -> list[bool]:
         """Returns for each row whether the condition is true.
@@ -129,21 +130,21 @@ class PredicateParser:
         if not self.take(symbol):
             raise self.error(symbol.upper())
 
-    def disjunction(self) -> _Node:
+    def disjunction(self) -> Node:
         """Parses conditions joined by OR."""
         node = self.conjunction()
         while self.take("or"):
             node = _either(node, self.conjunction())
         return node
 
-    def conjunction(self) -> _Node:
+    def conjunction(self) -> Node:
         """Parses conditions joined by AND."""
         node = self.negation()
         while self.take("and"):
             node = _both(node, self.negation())
         return node
 
-    def negation(self) -> _Node:
+    def negation(self) -> Node:
         """Parses one condition, with NOT or in parentheses."""
         if self.take("not"):
             return _not(self.deeper(self.negation))
@@ -153,7 +154,7 @@ class PredicateParser:
             return node
         return self.comparison()
 
-    def deeper(self, parse: Callable[[], _Node]) -> _Node:
+    def deeper(self, parse: Callable[[], Node]) -> Node:
         """Parses one level further down; Python's own stack would end at some hundred."""
         self.level += 1
         if self.level > MOST_LEVELS:
@@ -168,7 +169,7 @@ class PredicateParser:
         """Parses what is compared, and returns its key in the values that are evaluated."""
         return self.advance().lower()
 
-    def comparison(self) -> _Node:
+    def comparison(self) -> Node:
         """Parses a column and what it is compared with."""
         if self.kind not in ("name", "quoted"):
             raise self.error(self.operand)
@@ -234,7 +235,7 @@ def _digits(value: Any) -> str:
     return bytes(value).decode() if isinstance(value, msgspec.Raw) else str(value)
 
 
-def _compared(column: str, compare: Callable[[Any, Any], bool], literal: Literal) -> _Node:
+def _compared(column: str, compare: Callable[[Any, Any], bool], literal: Literal) -> Node:
     def truths(columns: Mapping[str, Sequence[Any]], count: int) -> list[Truth]:
         return [_truth(value, compare, literal) for value in columns[column]]
 
@@ -246,7 +247,7 @@ def _truth(value: Any, compare: Callable[[Any, Any], bool], literal: Literal) ->
     return None if found is None else compare(found, literal)
 
 
-def _containing(column: str, literal: Literal) -> _Node:
+def _containing(column: str, literal: Literal) -> Node:
     """Returns the test whether a text has a part, or an array an element."""
 
     def truth(value: Any) -> Truth:
@@ -260,7 +261,7 @@ def _containing(column: str, literal: Literal) -> _Node:
     return lambda columns, count: [truth(value) for value in columns[column]]
 
 
-def _member(column: str, literals: Sequence[Literal]) -> _Node:
+def _member(column: str, literals: Sequence[Literal]) -> Node:
     nodes = [_compared(column, operator.eq, literal) for literal in literals]
     node = nodes[0]
     for other in nodes[1:]:
@@ -268,7 +269,7 @@ def _member(column: str, literals: Sequence[Literal]) -> _Node:
     return node
 
 
-def _either(left: _Node, right: _Node) -> _Node:
+def _either(left: Node, right: Node) -> Node:
     def truths(columns: Mapping[str, Sequence[Any]], count: int) -> list[Truth]:
         return [
             True if a or b else None if a is None or b is None else False
@@ -278,7 +279,7 @@ def _either(left: _Node, right: _Node) -> _Node:
     return truths
 
 
-def _both(left: _Node, right: _Node) -> _Node:
+def _both(left: Node, right: Node) -> Node:
     def truths(columns: Mapping[str, Sequence[Any]], count: int) -> list[Truth]:
         return [
             False if a is False or b is False else None if a is None or b is None else True
@@ -288,5 +289,5 @@ def _both(left: _Node, right: _Node) -> _Node:
     return truths
 
 
-def _not(node: _Node) -> _Node:
+def _not(node: Node) -> Node:
     return lambda columns, count: [None if truth is None else not truth for truth in node(columns, count)]

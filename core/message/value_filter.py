@@ -14,19 +14,27 @@ from typing import Any
 import msgspec
 
 from core.errors import ConfigError
-from core.message.predicate import Predicate, PredicateParser
+from core.message.predicate import Node, Predicate, PredicateParser
 
 __all__ = ["ValueFilter", "parse_value_filter"]
 
 MOST_CHARACTERS = 1_000
 _STEP = r"(?:[^\W\d][\w$#@-]*|\"[^\"]+\")"
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>-?\d+(?:\.\d+)?)|(?P<name>{_STEP}(?:\.{_STEP}|\[\d{{1,9}}\])*)"
+    rf"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>-?\d+(?:\.\d+)?)|(?P<name>{_STEP}(?:\.{_STEP}|\[(?:\d{{1,9}}|\*)\])*)"
     r"|(?P<sign><>|!=|<=|>=|[=<>(),]))"
 )
-_ONE_STEP = re.compile(r"\[(?P<index>\d+)\]|\"(?P<quoted>[^\"]+)\"|(?P<name>[^.\"\[\]]+)")
+_ONE_STEP = re.compile(r"\[(?:(?P<index>\d+)|(?P<any>\*))\]|\"(?P<quoted>[^\"]+)\"|(?P<name>[^.\"\[\]]+)")
 _NOTHING = object()
 """What a path leads to where there is no such place."""
+
+
+class _AnyElement:
+    """The step `[*]` of a path."""
+
+
+_ANY = _AnyElement()
+_Steps = tuple[str | int | _AnyElement, ...]
 
 
 class ValueFilter:
@@ -37,7 +45,7 @@ class ValueFilter:
         paths: Path → names of members and indexes of elements.
     """
 
-    def __init__(self, predicate: Predicate, paths: dict[str, tuple[str | int, ...]]) -> None:
+    def __init__(self, predicate: Predicate, paths: dict[str, _Steps]) -> None:
         self._predicate = predicate
         self._paths = paths
         self._missing = dict.fromkeys(paths)
@@ -57,11 +65,9 @@ class ValueFilter:
         columns = {}
         for path, steps in self._paths.items():
             found = _at(tree, steps)
-            if found is _NOTHING:
-                found = None
-            elif self._missing:
+            if self._missing and any(value is not _NOTHING for value in found):
                 self._missing.pop(path, None)
-            columns[path] = (found,)
+            columns[path] = [None if value is _NOTHING else value for value in found]
         return self._predicate.of(columns, 1)[0]
 
 
@@ -69,8 +75,10 @@ def parse_value_filter(text: str) -> ValueFilter:
     """Returns the filter of a text.
 
     A path has the names of members, exactly as they are written in the value, with dots between them, and `[0]` for an
-    element of an array: `BODY.LINES[0].SKU`. A name with other signs is in quotation marks: `BODY."net weight"`. Operators are
-    `= != < <= > >= CONTAINS IN IS NULL`; texts are in single quotes. A place that a value does not have is null.
+    element of an array: `BODY.LINES[0].SKU`. With `[*]` the comparison is true if it is for any element, also in arrays within
+    arrays: `BODY.LINES[*].SKU = 'X'`; NOT before it finds values of which no element is like that. A name with other signs is in
+    quotation marks: `BODY."net weight"`. Operators are `= != < <= > >= CONTAINS IN IS NULL`; texts are in single quotes. A place
+    that a value does not have is null.
 
     Raises:
         ConfigError: The text is no such filter, or is too long; says where.
@@ -94,23 +102,35 @@ class _FilterParser(PredicateParser):
     operators = "=, !=, <, >, CONTAINS, IS NULL or IN"
 
     def __init__(self, text: str) -> None:
-        self.paths: dict[str, tuple[str | int, ...]] = {}
+        self.paths: dict[str, _Steps] = {}
         super().__init__(text)
 
     def name(self) -> str:
         """Parses a path."""
         path = self.advance()
         self.paths[path] = tuple(
-            int(step["index"]) if step["index"] else step["quoted"] or step["name"] for step in _ONE_STEP.finditer(path)
+            _ANY if step["any"] else int(step["index"]) if step["index"] else step["quoted"] or step["name"]
+            for step in _ONE_STEP.finditer(path)
         )
         return path
 
+    def comparison(self) -> Node:
+        """Parses a comparison. Where its path has `[*]`, it is true if it is for any of the places, else false."""
+        node = super().comparison()
+        path = self.columns[-1]
+        if _ANY not in self.paths[path]:
+            return node
+        return lambda columns, count: [any(truth is True for truth in node(columns, len(columns[path])))]
 
-def _at(tree: Any, steps: tuple[str | int, ...]) -> Any:
-    """Returns what is at a place of a tree."""
+
+def _at(tree: Any, steps: _Steps) -> list[Any]:
+    """Returns what is at a place of a tree: one value, or those of all elements where a step is `[*]`."""
+    found = [tree]
     for step in steps:
-        if isinstance(step, str):
-            tree = tree.get(step, _NOTHING) if isinstance(tree, dict) else _NOTHING
+        if isinstance(step, _AnyElement):
+            found = [element for value in found if isinstance(value, list) for element in value]
+        elif isinstance(step, str):
+            found = [value.get(step, _NOTHING) if isinstance(value, dict) else _NOTHING for value in found]
         else:
-            tree = tree[step] if isinstance(tree, list) and step < len(tree) else _NOTHING
-    return tree
+            found = [value[step] if isinstance(value, list) and step < len(value) else _NOTHING for value in found]
+    return found

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
 from core.clock import iso_utc
+from core.errors import PsttError
 from core.records.rows import from_row
 from core.records.store import StorePart
 
-__all__ = ["AuditEntry", "AuditTrail"]
+__all__ = ["OUTCOME", "AuditEntry", "AuditTrail"]
+
+OUTCOME = "outcome"
+"""The action of the entry that says what became of an act."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,28 @@ class AuditTrail(StorePart):
             "after": texts[1],
         }
         self._write("insert", row)
+
+    @contextmanager
+    def around(
+        self, who: str, action: str, object_: str, now: datetime, before: Any = None, after: Any = None
+    ) -> Iterator[dict[str, Any]]:
+        """Writes an entry before an act outside of this workspace, and another one, `outcome`, after it.
+
+        No transaction holds both the ledger and a Kafka cluster: an entry without an outcome was interrupted, and may have
+        been done. The arguments are those of `add`.
+
+        Yields:
+            A dictionary for what the outcome says besides `done` or `failed`.
+        """
+        self.add(who, action, object_, now, before, after)
+        said: dict[str, Any] = {}
+        try:
+            yield said
+        except BaseException as error:
+            why = error.what if isinstance(error, PsttError) else type(error).__name__
+            self.add(who, OUTCOME, object_, now, after={"of": action, "outcome": "failed", "why": why, **said})
+            raise
+        self.add(who, OUTCOME, object_, now, after={"of": action, "outcome": "done", **said})
 
     def entries(self, object_: str | None = None, limit: int = 100) -> list[AuditEntry]:
         """Returns the entries about one object or about all, newest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -23,6 +25,13 @@ class JobVersion:
     seen_at: datetime
     saved_by: str
     """Who saved it on the page; empty: it was found on disk."""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file. The ledger has its text, in which a byte order mark is no character: the hash shows one."""
+        content = self.document.encode()
+        marked = codecs.BOM_UTF8 + content
+        return marked if hashlib.sha256(marked).hexdigest() == self.sha256 else content
 
 
 class JobVersions(StorePart):

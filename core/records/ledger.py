@@ -26,6 +26,7 @@ from core.model.window import Cursor
 from core.records.audit import AuditTrail
 from core.records.backfills import Backfills
 from core.records.connections_versions import ConnectionsVersions
+from core.records.day_notes import DayNotes
 from core.records.job_versions import JobVersions
 from core.records.rejects import Rejects
 from core.records.requests import Requests
@@ -93,6 +94,7 @@ class Ledger(Store):
         self.broker_samples = BrokerSamples(self)
         self.audit = AuditTrail(self)
         self.job_versions = JobVersions(self)
+        self.day_notes = DayNotes(self)
         self.connections_versions = ConnectionsVersions(self)
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:

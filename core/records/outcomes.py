@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import scheduled_times
+from core.calendar.cron import next_scheduled_times, scheduled_times
 from core.errors import ConfigError
 from core.model.job import Job
 from core.workspace.jobs import SUFFIX, parse_job
@@ -38,6 +38,7 @@ __all__ = [
     "day_totals",
     "is_on_day",
     "latest_due",
+    "next_due",
     "outcomes_of_days",
     "scheduled_outcomes",
     "with_deleted_jobs",
@@ -312,6 +313,15 @@ def _state_of_run(run: Run) -> OutcomeState:
     if verdict == "complete" or verdict == "complete_with_rejects" or verdict == "partial":
         return verdict
     return "running" if verdict in ("running", "planned") else "failed"
+
+
+def next_due(job: Job, ledger: Ledger, now: datetime) -> datetime | None:
+    """Returns the next time after `now` in the calendar of the newest version of a job's file; None: there is none."""
+    versions = _job_versions(job, ledger)
+    newest = versions[-1].job if versions else None
+    if newest is None or not newest.is_scheduled:
+        return None
+    return next(iter(next_scheduled_times(newest, now, 1)), None)
 
 
 def is_on_day(moment: datetime, timezone: str, first: date, last: date) -> bool:

@@ -50,7 +50,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "test channel", "preview",
-    "acknowledge", "silence", "end silence",
+    "acknowledge", "silence", "end silence", "note",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
     "rename query", "delete query", "restore", "reset offsets",
     "connections", "settings", "service", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
@@ -71,6 +71,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "acknowledge": "send",
     "silence": "send",
     "end silence": "send",
+    "note": "send",
     "preview": "send",
     "create": "change",
     "change": "change",

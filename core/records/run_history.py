@@ -27,6 +27,14 @@ class RunHistory(StorePart):
         """Returns the newest runs first; of one job (its slug) or of all."""
         return [run_from_row(self._store, row) for row in self._rows("newest", {"job": job, "limit": limit})]
 
+    def changes(self) -> dict[str, int]:
+        """Returns slug → a number that grows with each change of the job's runs, scheduled runs and file.
+
+        As long as it is the same, `scheduled_outcomes` changes with time only. A job of which nothing was written since the
+        ledger has these numbers has none.
+        """
+        return {row["job"]: row["changes"] for row in self._rows("changes")}
+
     def page(
         self,
         *,

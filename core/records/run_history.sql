@@ -1,5 +1,30 @@
 -- Reads the table run and its details; ledger.sql makes and writes them.
 
+-- name: schema_11
+-- How often something was written that the outcomes of a job are made of, so that a reader knows which jobs to read again.
+CREATE TABLE job_change (
+    job               TEXT PRIMARY KEY,
+    changes           INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER run_added AFTER INSERT ON run BEGIN
+    INSERT INTO job_change VALUES (NEW.job, 1) ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END;
+CREATE TRIGGER run_changed AFTER UPDATE ON run BEGIN
+    INSERT INTO job_change VALUES (NEW.job, 1) ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END;
+CREATE TRIGGER run_verified AFTER INSERT ON verification BEGIN
+    INSERT INTO job_change SELECT job, 1 FROM run WHERE run_id = NEW.run_id
+        ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END;
+CREATE TRIGGER scheduled_run_added AFTER INSERT ON scheduled_run BEGIN
+    INSERT INTO job_change VALUES (NEW.job, 1) ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END;
+CREATE TRIGGER scheduled_run_changed AFTER UPDATE ON scheduled_run BEGIN
+    INSERT INTO job_change VALUES (NEW.job, 1) ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END;
+CREATE TRIGGER scheduled_run_deleted AFTER DELETE ON scheduled_run BEGIN
+    INSERT INTO job_change VALUES (OLD.job, 1) ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END;
+CREATE TRIGGER job_file_changed AFTER INSERT ON job_history BEGIN
+    INSERT INTO job_change VALUES (NEW.job, 1) ON CONFLICT (job) DO UPDATE SET changes = changes + 1; END
+
+-- name: changes
+SELECT job, changes FROM job_change
+
 -- name: newest
 SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, rowid DESC LIMIT :limit
 

@@ -39,6 +39,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     8: (("backfills.sql", "schema_8"),),
     9: (("watermarks.sql", "schema_9"),),
     10: (("alerts.sql", "schema_10"),),
+    11: (("run_history.sql", "schema_11"), ("day_notes.sql", "schema_11")),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)
@@ -182,7 +183,7 @@ class Store:
                     file=self.file,
                 )
             for file, name in (step for added in SCHEMAS if added > version for step in SCHEMAS[added]):
-                for statement in load_named_sql(file)[name].split(";"):
+                for statement in _statements(load_named_sql(file)[name]):
                     db.execute(statement)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
@@ -256,6 +257,16 @@ class StorePart:
         """Runs the named statement in a transaction of its own. Returns the number of rows it changed."""
         with self._store.transaction() as db:
             return db.execute(self._sql[name], values).rowcount
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """Yields the statements of a schema; the body of a trigger has semicolons of its own."""
+    begun = ""
+    for part in sql.split(";"):
+        begun += part + ";"
+        if sqlite3.complete_statement(begun):
+            yield begun
+            begun = ""
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +22,13 @@ from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, target_of_job
 from core.sources import database_types, find_dialect
 from core.sql.parser import load
+from core.sql.query import ParsedQuery
 from core.workspace.paths import Workspace
 
 __all__ = [
     "DEFAULT_TIMEZONE",
     "WITHOUT_PARTS",
+    "ReadQuery",
     "bound",
     "bound_query",
     "cluster_key_of_plan",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 DEFAULT_TIMEZONE = "Europe/Rome"
+ReadQuery = Callable[[Path, Dialect], ParsedQuery]
 WITHOUT_PARTS = (
     '"partitions" has no effect: this cluster is a mock broker in the process of the run, so the run has no parts'
 )
@@ -53,6 +56,7 @@ def plan_run(
     params: Mapping[str, ParameterValue] | None = None,
     asked_by: str = "",
     target: KafkaTarget | None = None,
+    read: ReadQuery = load,
 ) -> Plan:
     """Decides everything about a run; opens no connection.
 
@@ -64,6 +68,7 @@ def plan_run(
         params: Values or templates that override the job's own.
         asked_by: Who asked for the run, for the ledger.
         target: Where it is sent; None: where the job sends now.
+        read: Reads the SQL file. With an outline of the file the plan has no statements, and finds the same errors.
 
     Raises:
         ConfigError: Something in the job, its query or its connection is wrong.
@@ -83,6 +88,7 @@ def plan_run(
         scheduled_at,
         job.timezone,
         allow_writes=connection.allow_writes,
+        read=read,
     )
     settings = opened.settings
     plan = Plan(
@@ -151,13 +157,14 @@ def bound(
     timezone: str,
     *,
     allow_writes: bool,
+    read: ReadQuery = load,
 ) -> Query:
     """Reads an SQL file, resolves its templates and binds its values.
 
     Raises:
         ConfigError, SqlError: The file or a parameter is wrong.
     """
-    parsed = load(file, dialect)
+    parsed = read(file, dialect)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
 

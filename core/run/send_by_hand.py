@@ -41,20 +41,14 @@ def send_message(
     require(caller, "send")
     chosen = opened.connections.cluster(cluster, opened.settings)
     spool = Spool(opened.workspace.spool_dir, run_id=secrets.token_hex(5), job="")
-    try:
-        with kept_messages(chosen), KafkaService(chosen, recorder=spool.record) as service:
-            result = service.send_message(topic, key, value)
-            spool.destination = service.destination(topic)
-    finally:
-        spool.close()
-        update_metrics(opened, now)
-    sent = {
-        "topic": topic,
-        "partition": result.partition,
-        "offset": result.offset,
-        "latency_ms": round(result.latency_ms, 1),
-        "run_id": spool.run_id,
-    }
-    after = {**sent, "size_bytes": len(value.encode())}
-    opened.ledger.audit.add(caller.name, "send", f"topic {topic}", now, after=after)
-    return sent
+    asked = {"cluster": chosen.name, "run_id": spool.run_id, "size_bytes": len(value.encode())}
+    with opened.ledger.audit.around(caller.name, "send", f"topic {topic}", now, after=asked) as outcome:
+        try:
+            with kept_messages(chosen), KafkaService(chosen, recorder=spool.record) as service:
+                result = service.send_message(topic, key, value)
+                spool.destination = service.destination(topic)
+        finally:
+            spool.close()
+            update_metrics(opened, now)
+        outcome.update(partition=result.partition, offset=result.offset, latency_ms=round(result.latency_ms, 1))
+    return {"topic": topic, "run_id": spool.run_id, **outcome}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -58,6 +58,31 @@ class ParsedQuery:
     file: Path | None
     _text: str
     _statements: tuple[Statement, ...]
+    _is_outline: bool = False
+
+    @property
+    def inserts_names(self) -> bool:
+        """Whether the text of a statement depends on the values: a parameter lists its allowed names."""
+        return any(statement.substituted.inserted for statement in self._statements)
+
+    def outline(self) -> ParsedQuery:
+        """Returns the file without its SQL, which may be megabytes: parameters, notes, and where values are bound.
+
+        Its `bind` finds what is wrong with the values, as that of the file does. It returns steps without text and does not
+        ask the readonly guard: make it of a file that was bound before, and whose names are not inserted.
+        """
+        statements = tuple(
+            replace(
+                statement,
+                tokens=(),
+                substituted=replace(
+                    statement.substituted,
+                    parts=tuple(part for part in statement.substituted.parts if not isinstance(part, str)),
+                ),
+            )
+            for statement in self._statements
+        )
+        return replace(self, _text="", _statements=statements, _is_outline=True)
 
     def defaults(self) -> dict[str, str]:
         """Returns the values that optional parameters have in the file; they may be templates such as `{date-1}`."""
@@ -112,7 +137,7 @@ class ParsedQuery:
                 could write.
         """
         given = self._given(values)
-        if not allow_writes:
+        if not allow_writes and not self._is_outline:
             for statement in self._statements:
                 self._check(statement, given)
         if not any(statement.kind == "rows" for statement in self._statements):

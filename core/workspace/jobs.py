@@ -19,7 +19,7 @@ from core.workspace.job_formats import contradictions_of_formats
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
-from core.workspace.stored_file import read_stored
+from core.workspace.stored_file import StoredFile, read_stored
 from core.workspace.validation import validation_errors
 
 __all__ = [
@@ -147,17 +147,23 @@ def find_job(workspace: Workspace, text: str) -> Job:
     raise ConfigError(f'there is no job "{text}" in queries/', remedy=nearest(text, names))
 
 
-def save_job(workspace: Workspace, job: Job) -> Path:
-    """Writes a job atomically, without the values that are at their default.
+def save_job(workspace: Workspace, job: Job, content: bytes | None = None) -> Path:
+    """Writes a job atomically.
+
+    Args:
+        workspace: Where.
+        job: The job.
+        content: The bytes of a file that describes it; None: they are made without the values that are at their default.
 
     Raises:
         ConfigError: The job is not valid; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
     path = workspace.inside(f"{job.slug}{SUFFIX}", workspace.queries_dir)
-    text = job_text(job)
-    parse_job(path, text)
-    write_atomically(path, text)
+    if content is None:
+        content = job_text(job).encode()
+    parse_job(path, StoredFile(path, content, "").text)
+    write_atomically(path, content)
     return path
 
 

@@ -148,7 +148,7 @@ def test_a_plan_says_what_a_reset_changes(cluster, group):
         assert (plan.again, plan.left_out) == (again, left_out), to
 
 
-def test_offsets_are_reset_as_planned_and_audited_once(cluster, group, tmp_path):
+def test_offsets_are_reset_as_planned_and_audited_before_and_after(cluster, group, tmp_path):
     topic, name = group
     plan = plan_reset(cluster, topic, name, "2", timezone="UTC")
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
@@ -159,9 +159,36 @@ def test_offsets_are_reset_as_planned_and_audited_once(cluster, group, tmp_path)
             reset_offsets(ledger, cluster, plan, caller=ME, now=datetime.now(UTC))
         same = plan_reset(cluster, topic, name, "2", timezone="UTC")
         assert reset_offsets(ledger, cluster, same, caller=ME, now=datetime.now(UTC)).changed == ()
-        (line,) = ledger.audit.entries()
+        outcome, line = ledger.audit.entries()
     assert (line.action, line.object) == ("reset offsets", f"group {name} of topic {topic}")
     assert (line.before, line.after) == ({"0": 3, "1": 1}, {"to": "2", "0": 2, "1": 2})
+    assert (outcome.action, outcome.object) == ("outcome", line.object)
+    assert outcome.after == {"of": "reset offsets", "outcome": "done"}
+
+
+def test_a_reset_that_was_interrupted_or_refused_is_in_the_audit_trail(cluster, group, tmp_path, monkeypatch):
+    topic, name = group
+    plan = plan_reset(cluster, topic, name, "2", timezone="UTC")
+    given = {"caller": ME, "now": datetime.now(UTC)}
+    set_offsets = GroupOffsets.set
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        monkeypatch.setattr(GroupOffsets, "set", lambda *_: (_ for _ in ()).throw(GroupIsRead("it is read")))
+        with pytest.raises(GroupInUse):
+            reset_offsets(ledger, cluster, plan, **given)
+        outcome, line = ledger.audit.entries()
+        assert (line.action, outcome.after["outcome"], outcome.after["why"]) == (
+            "reset offsets",
+            "failed",
+            "it is read",
+        )
+
+        def seen_by_then(offsets, places):
+            assert ledger.audit.entries(limit=1)[0].after == {"to": "2", "0": 2, "1": 2}
+            set_offsets(offsets, places)
+
+        monkeypatch.setattr(GroupOffsets, "set", seen_by_then)
+        reset_offsets(ledger, cluster, plan, **given)
+        assert [entry.action for entry in ledger.audit.entries()] == ["outcome", "reset offsets"] * 2
 
 
 def test_a_group_with_members_is_not_reset_nor_is_one_that_is_not_there(kafka, cluster, group, tmp_path):

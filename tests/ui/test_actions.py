@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from core.notify.outbox import Outbox
 from core.notify.rules import default_document
 from core.notify.silences import AlertRecords
 from core.records.accounts import Accounts
+from core.records.audit import OUTCOME
 from core.records.columns import ColumnMemory
 from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
@@ -381,6 +382,11 @@ def watermark(place: Place) -> tuple[str, str, int] | None:
     return (found.value, found.why, found.version) if found else None
 
 
+def notes(place: Place) -> list[tuple[str, str, str]]:
+    found = place.ledger(lambda ledger: ledger.day_notes.between(date.min, date.max))
+    return [(note.job, str(note.day), note.text) for note in found]
+
+
 def sent_from(place: Place) -> list[Any]:
     return [watermark(place), *newest_request(place)]
 
@@ -635,6 +641,10 @@ CASES = [
          cli=lambda p, _: p.cli("backfill", SLUG, "--from-value", "5", "--why", "again"),
          rest=lambda p, _: p.rest("POST", BACKFILLS, {"job": SLUG, "from_value": "5", "why": "again"}),
          page=lambda p, _: changes.backfill_from(SLUG, "5", "again")),
+    Case("note", ("note", f"day 2026-01-16 of job {SLUG}"), notes,
+         cli=lambda p, _: p.cli("note", SLUG, "2026-01-16", "--text", "maintenance"),
+         rest=lambda p, _: p.rest("PUT", f"{JOBS}/{SLUG}/notes", {"day": "2026-01-16", "text": "maintenance"}),
+         page=lambda p, _: changes.write_note(SLUG, date(2026, 1, 16), "maintenance")),
     Case("send", ("send", "topic by-hand"), sends,
          cli=lambda p, _: p.cli("send", "by-hand", "k", "v"),
          rest=lambda p, _: p.rest("POST", "/api/kafka/send", {"topic": "by-hand", "key": "k", "value": "v"}),
@@ -755,9 +765,9 @@ def named(pairs: Sequence[tuple[Case, str]]) -> list[str]:
 
 
 def new_lines(place: Place, before: int) -> list[tuple[str, str, str]]:
-    """Returns the audit lines of the action, without those of the rig's own token."""
+    """Returns the audit lines of the action, without those of the rig's own token and of outcomes."""
     lines = [(entry.who, entry.action, entry.object) for entry in audit(place.folder)]
-    return [line for line in lines[: len(lines) - before] if line[0] != "test"]
+    return [line for line in lines[: len(lines) - before] if line[0] != "test" and line[1] != OUTCOME]
 
 
 @pytest.mark.parametrize(("case", "front"), FRONTS, ids=named(FRONTS))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from core.admin import check
 from core.admin.demo import SLUG, make_demo
 from core.app import App
 from core.errors import PsttError, SqlError
+from core.run import planning
 from core.sql.parser import load
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
@@ -46,8 +49,21 @@ def not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("the SQL is read in this process")
 
-    for name in ("checked_query", "load", "open_workspace", "check_job"):
+    for name in ("checked_query", "load"):
         monkeypatch.setattr(apart, name, refuse)
+    for module in (planning, check):
+        monkeypatch.setattr(module, "load", refuse)
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the functions that other processes have called."""
+    called: list[str] = []
+    original = apart._apart
+    monkeypatch.setattr(
+        apart, "_apart", lambda function, *args: (called.append(function.__name__), original(function, *args))[1]
+    )
+    return called
 
 
 @pytest.mark.usefixtures("not_here")
@@ -81,6 +97,66 @@ def test_the_check_of_a_save_gives_the_outline_too(folder: Path, monkeypatch: py
     path.write_bytes(LARGE + b")")
     monkeypatch.setattr(apart, "_apart", None)
     assert [one.name for one in apart.outline(folder, CONNECTION, path).parameters] == ["DAY"]
+
+
+def job_text(folder: Path, **changes: object) -> str:
+    file = folder / "queries" / f"{SLUG}.job.json"
+    document = json.loads(file.read_text(encoding="utf-8")) | changes
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return file.read_text(encoding="utf-8")
+
+
+def test_a_saved_file_is_parsed_once_for_all_that_the_page_asks(folder: Path, children: list[str]) -> None:
+    path = folder / "queries" / QUERY
+    sql = (
+        b"define DAY='x'  --Obbligatorio: a day\ndefine NUMBER=1  --Opzionale: a number\n"
+        b"SELECT BARCODE FROM EXPORT_TABLE WHERE TRKDATE IN ('&DAY') AND OPERATOR > &NUMBER AND BARCODE IN ("
+        + VALUES
+        + b")"
+    )
+    apart.checked(folder, CONNECTION, path, sql)
+    path.write_bytes(sql)
+    cases: list[tuple[dict[str, str], str]] = [
+        ({"DAY": "2026-01-17"}, ""),
+        ({}, "mandatory parameter DAY"),
+        ({"DAY": "x", "DIY": "x"}, "has no parameter DIY"),
+        ({"DAY": "{dayte}"}, "dayte"),
+        ({"DAY": "1", "NUMBER": "many"}, "parameter NUMBER cannot be"),
+        ({"DAY": "1,2"}, "stands in IN"),
+    ]
+    for parameters, why in cases:
+        text = job_text(folder, parameters=parameters)
+        error = apart.binding_error(folder, SLUG, text, NOW, NOW, apart=True)
+        whole = apart.binding_error(folder, SLUG, text, NOW, NOW, apart=False)
+        assert str(error) == str(whole)
+        assert why in str(error) if why else error is None
+        findings = apart.job_findings(Workspace(folder), read_job_file(Workspace(folder), SLUG))
+        assert any(why in one.text for one in findings) == bool(why)
+    assert children == ["_check"]
+
+
+@pytest.mark.usefixtures("not_here")
+def test_where_values_change_the_statement_its_text_is_read(folder: Path, children: list[str]) -> None:
+    path = folder / "queries" / QUERY
+    sql = (
+        b"define COLUMN='BARCODE'  --Opzionale [allowed=BARCODE,IDSPED]: a column\n"
+        b"SELECT &COLUMN FROM EXPORT_TABLE WHERE BARCODE IN (" + VALUES + b")"
+    )
+    apart.checked(folder, CONNECTION, path, sql)
+    path.write_bytes(sql)
+    assert apart.binding_error(folder, SLUG, job_text(folder, parameters={}), NOW, NOW, apart=True) is None
+    assert children == ["_check", "_binding_error"]
+
+
+@pytest.mark.usefixtures("not_here")
+@pytest.mark.parametrize("wrong", [b") AND A = '&MISSING'", b"); DELETE FROM EXPORT_TABLE"])
+def test_a_file_that_was_changed_on_disk_has_the_errors_of_a_run(folder: Path, wrong: bytes) -> None:
+    path = folder / "queries" / QUERY
+    path.write_bytes(LARGE + wrong)
+    text = job_text(folder, parameters={})
+    error = apart.binding_error(folder, SLUG, text, NOW, NOW, apart=True)
+    assert isinstance(error, SqlError)
+    assert str(error) == str(apart._apart(apart._binding_error, folder, SLUG, text, NOW, NOW))
 
 
 @pytest.mark.usefixtures("not_here")

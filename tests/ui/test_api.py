@@ -613,6 +613,7 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
         "/kafka/topics/{topic}/messages", "/kafka/topics/{topic}/messages/{partition}/{offset}", "/kafka/topics/{topic}/groups", "/kafka/topics/{topic}/groups/reset",
         "/scheduler/scheduling", "/scheduler/scheduling/{id}", "/scheduler/scheduling/{id}/enable",
         "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/scheduling/{id}/watermark", "/scheduler/requests/{number}",
+        "/scheduler/scheduling/{id}/notes", "/scheduler/notes",
         "/scheduler/backfills", "/scheduler/backfills/{number}", "/scheduler/backfills/{number}/pause",
         "/scheduler/backfills/{number}/resume", "/scheduler/backfills/{number}/cancel", "/scheduler/backfills/{number}/retry",
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",

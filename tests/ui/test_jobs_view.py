@@ -480,7 +480,10 @@ def test_who_comes_second_can_take_the_other_version(place, see):
     assert "as it is stored" in words(mine)
 
 
-def test_an_earlier_version_is_brought_back(place, see):
+def test_an_earlier_version_is_brought_back_byte_for_byte(place, see):
+    file = file_of(place, "tracce")
+    written = b"\xef\xbb\xbf" + file.read_text(encoding="utf-8").replace("{", "{\r\n\t", 1).encode()
+    file.write_bytes(written)
     press(press(put(see("jobs", job="tracce"), "cron", "0 5 * * *"), "save"), "confirm_save")
     app = see("jobs", job="tracce")
     oldest = place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))[-1]
@@ -490,6 +493,11 @@ def test_an_earlier_version_is_brought_back(place, see):
     assert app.text_input(key="job:cron").value == "0 2 * * *"
     app = press(press(app, "save"), "confirm_save")
     assert job_of(place, "tracce").cron == "0 2 * * *"
+    assert file.read_bytes() == written
+    app.selectbox(key="job_version").set_value(f"{oldest.sha256} {oldest.seen_at}").run()
+    app = press(put(press(app, "bring_back"), "cron", "0 4 * * *"), "save")
+    press(app, "confirm_save")
+    assert job_of(place, "tracce").cron == "0 4 * * *"
 
 
 def test_experts_write_json_and_put_it_into_the_form(place, see):

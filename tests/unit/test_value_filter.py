@@ -15,6 +15,14 @@ VALUE = json.dumps(
         "BODY": {"BARCODE": "572680001120", "QTY": 12, "OK": True, "NOTE": None, "net weight": 1.5, "in": "x"},
         "LINES": [{"SKU": "A-1"}, {"SKU": "B-2"}],
         "tags": ["red", "blue", 7],
+        "orders": [
+            {"items": [{"code": 4}, {"code": 5}]},
+            {"items": []},
+            {"items": [{"code": "X"}, {"sku": 1}]},
+            {"items": 3},
+        ],
+        "matrix": [[1, 2], [3, None]],
+        "empty": [],
         "message-id": "m1",
     }
 )
@@ -43,6 +51,21 @@ VALUE = json.dumps(
         "BODY.QTY = 1 OR NOT (BODY.QTY < 5)",
         "NOT BODY.QTY = 13",
         "BODY.BARCODE NOT CONTAINS 'X'",
+        "LINES[*].SKU = 'B-2'",
+        "LINES[*].SKU != 'B-2'",
+        "LINES[*].SKU = 'A-1' AND LINES[*].SKU = 'B-2'",
+        "tags[*] = 7 AND tags[*] contains 'lu'",
+        "orders[*].items[*].code = 5",
+        "orders[*].items[1].code = 5",
+        "orders[2].items[*].code IN ('Y', 'X')",
+        "orders[*].items[*].code NOT IN ('4', '5')",
+        "orders[*].items[*].code IS NULL",
+        "NOT orders[*].items[*].code = 6",
+        "NOT empty[*].code = 5",
+        "NOT BODY.NOT_THERE[*].code = 5",
+        "matrix[*][*] > 2",
+        "matrix[*][1] IS NULL",
+        "(LINES[*].SKU = 'C' OR orders[*].items[*].code >= 5) AND BODY.QTY = 12",
     ],
 )
 def test_a_value_is_found(text):
@@ -63,6 +86,15 @@ def test_a_value_is_found(text):
         "tags contains 'bl'",
         "BODY.BARCODE.more = 'X'",
         "BODY.NOTE contains 'x'",
+        "LINES[*].SKU = 'C-3'",
+        "NOT LINES[*].SKU = 'B-2'",
+        "LINES[*] = 'A-1'",
+        "BODY[*].QTY = 12",
+        "BODY.QTY[*] = 12",
+        "empty[*] IS NULL",
+        "empty[*].code IS NOT NULL",
+        "orders[*].items[*].code > 5",
+        "matrix[*] = 1",
     ],
 )
 def test_a_value_is_not_found(text):
@@ -89,6 +121,9 @@ def test_a_path_that_no_value_has_is_named():
     assert found.missing == ("BODY.BARKODE",)
     found.of('{"BODY": {"BARKODE": null}}')
     assert found.missing == ()
+    nested = parse_value_filter("LINES[*].SCU = 'X' OR LINES[*].SKU = 'X' OR empty[*] = 1")
+    nested.of(VALUE)
+    assert nested.missing == ("LINES[*].SCU", "empty[*]")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +137,8 @@ def test_a_path_that_no_value_has_is_named():
         ("BODY.BARCODE == 'X'", "a literal is expected, not '=' at character 15"),
         ("$.BODY = 'X'", "not '$' at character 1"),
         ("LINES[x] = 1", "not '[' at character 6"),
+        ("LINES[**] = 1", "not '[' at character 6"),
+        ("LINES[*]SKU = 1", "not 'SKU' at character 9"),
         ("A = 1 B = 2", "nothing more is expected, not 'B' at character 7"),
         ("(A = 1", ") is expected, not the end"),
         ("(" * 400 + "A = 1" + ")" * 400, "more than 50 parentheses"),

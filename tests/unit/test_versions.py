@@ -103,6 +103,23 @@ def test_a_job_keeps_its_numbers_and_a_newer_edit_is_not_overwritten(opened: App
     assert written(opened)[0] == ("anna", "change", "job a")
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_job_is_restored_byte_for_byte(opened: App, mark: bytes, is_deleted: bool) -> None:
+    file = opened.workspace.queries_dir / "a.job.json"
+    written = mark + file.read_bytes().replace(b"{", b'{\r\n\t"enabled" : true,  ', 1)
+    file.write_bytes(written)
+    rename_job(opened, "A2", NOW)
+    assert version_text(opened, "job", "a", 1)[1] == written
+    assert versions_of(opened, "job", "a")[-1].size_bytes == len(written)
+    given = {"seen_sha256": None, "caller": ANNA}
+    if is_deleted:
+        delete_job(opened.workspace, opened.ledger, "a", now=NOW + MINUTE, **given)
+    restore_version(opened, "job", "a", 1, now=NOW + 2 * MINUTE, **given)
+    assert file.read_bytes() == written
+    assert opened.ledger.job_versions.get("a").sha256 == opened.ledger.job_versions.of_job("a")[-1].sha256
+
+
 def test_deleted_files_come_back_in_the_version_that_is_asked_for(opened: App) -> None:
     save_sql(opened, b"SELECT 2 AS n", NOW)
     rename_job(opened, "A2", NOW)

@@ -13,6 +13,7 @@ from ui.api import (
     kafka,
     messages,
     monitoring,
+    notes,
     problems,
     scheduler,
     signin,
@@ -48,7 +49,19 @@ def make_api() -> FastAPI:
     )
     routers = [
         module.router
-        for module in (kafka, messages, scheduler, watermarks, backfills, files, versions, alerts, monitoring, signin)
+        for module in (
+            kafka,
+            messages,
+            scheduler,
+            watermarks,
+            notes,
+            backfills,
+            files,
+            versions,
+            alerts,
+            monitoring,
+            signin,
+        )
     ]
     for router in routers:
         made.include_router(router)

@@ -27,6 +27,7 @@ TAKEN: tuple[type[BaseModel], ...] = (
     shapes.RunShape,
     shapes.BackfillShape,
     shapes.WatermarkShape,
+    shapes.NoteShape,
     file_shapes.QueryShape,
     file_shapes.RenameShape,
     file_shapes.RestoreShape,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from core.model.progress import RunStep
 from core.model.run import RunState, Verdict
@@ -368,6 +369,39 @@ class WatermarkShape(TakenBody):
         min_length=1, max_length=200, description="A number or a time; with a tie column also `VALUE, TIE`."
     )
     why: str = Field(min_length=1, max_length=1_000, description="The reason, for the audit trail.")
+
+
+def _iso_day(value: object) -> object:
+    """Returns the day of a text such as 2026-01-16; what is none is left for the check of types."""
+    if isinstance(value, str) and len(value) == len("2026-01-16"):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    return value
+
+
+class NoteShape(TakenBody):
+    """The note on a day of a job."""
+
+    day: Annotated[date, BeforeValidator(_iso_day)] = Field(
+        description="In the time zone of the job.", examples=["2026-01-16"]
+    )
+    text: str = Field(max_length=1_000, description="What others should know; empty: the note is removed.")
+
+
+class NoteRow(BaseModel):
+    """The note on a day of a job."""
+
+    job: str
+    day: date
+    text: str = Field(description="Empty: it was removed.")
+    written_by: str | None
+    written_at: datetime | None
+
+
+class NoteRows(BaseModel):
+    """The notes, the newest day first."""
+
+    items: list[NoteRow]
 
 
 class NextWindow(BaseModel):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -33,6 +34,7 @@ _TICKS = [
 ]
 """Day and hour formats without month names, which plotly has in English only."""
 COMPARED = "#7f8c8d"
+NOTE = HEX_COLOURS["blue"]
 FEW = 3
 """With so few points their values are written beside them."""
 DAYS_WITH_DATES = 10
@@ -70,6 +72,7 @@ def messages_per_day(
     usual: dict[date, UsualTraffic],
     axis: Sequence[date],
     before: Sequence[dict[str, Any]] = (),
+    notes: Mapping[date, Sequence[str]] | None = None,
 ) -> go.Figure:
     """Bars by topic, failures in red and rejected rows in amber on top, the usual range behind them.
 
@@ -79,6 +82,7 @@ def messages_per_day(
         usual: Day → what is usual on it.
         axis: The days that are drawn.
         before: As `rows`, of the same days a week earlier, which are drawn as a line; empty: none.
+        notes: Day → what users have written about it, which is marked at the foot of the day.
     """
     figure = _figure(280)
     highest = [_band(figure, axis, usual)]
@@ -108,6 +112,7 @@ def messages_per_day(
     few = [(day, total) for day, total in zip(axis, totals, strict=True) if total]
     if len(few) <= FEW:
         _write_values(figure, [day for day, _ in few], [total for _, total in few])
+    _mark_notes(figure, [day for day in axis if day in (notes or {})], notes or {})
     figure.update_layout(showlegend=True, barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
     # Without the formats of hours, which plotly prefers for a chart of few days.
     figure.update_xaxes(tickformat="%d/%m", tickformatstops=[], hoverformat="%d/%m/%Y", range=_edges(axis))
@@ -115,6 +120,22 @@ def messages_per_day(
         figure.update_xaxes(dtick=86_400_000, tick0=str(axis[0]))
     _round_axis(figure, max(highest), whole=True, above=1.12 if len(few) <= FEW else 1.02)
     return figure
+
+
+def _mark_notes(figure: go.Figure, days: Sequence[date], notes: Mapping[date, Sequence[str]]) -> None:
+    """Draws a sign at the foot of each day with notes; the label of the day has their texts."""
+    if not days:
+        return
+    figure.add_scatter(
+        x=list(days),
+        y=[0] * len(days),
+        mode="markers",
+        marker={"symbol": "diamond", "size": 11, "color": NOTE, "line": {"width": 1.5, "color": "white"}},
+        cliponaxis=False,
+        name=t("note"),
+        customdata=["<br>".join(_safe(textwrap.shorten(text, 90)) for text in notes[day]) for day in days],
+        hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
+    )
 
 
 def _sums(rows: Sequence[dict[str, Any]], name: str) -> dict[date, int]:

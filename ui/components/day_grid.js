@@ -141,8 +141,10 @@ class Grid {
   }
 
   cell(job, row, day, column, cell, longest) {
-    const text = `${job.name} · ${day.text}: ${this.words(job, cell)}`;
-    const found = make("div", `cell${this.looks(day)}`, "", {
+    const note = job.notes[day.day];
+    const said = note ? ` · ${this.data.texts.note.replace("{text}", () => note)}` : "";
+    const text = `${job.name} · ${day.text}: ${this.words(job, cell)}${said}`;
+    const found = make("div", `cell${this.looks(day)}${note ? " noted" : ""}`, "", {
       role: "gridcell", tabindex: "-1", "aria-colindex": column + 2, "aria-label": text, "data-day": day.day,
     });
     found.place = [row, column];
@@ -187,6 +189,11 @@ class Grid {
       one.append(make("b", state.colour, state.sign), state.word);
       return [one];
     });
+    if (this.data.jobs.some((job) => Object.keys(job.notes).length)) {
+      const noted = make("span", "");
+      noted.append(make("i", "corner"), this.data.texts.noted);
+      found.push(noted);
+    }
     this.find("legend").replaceChildren(...found, make("span", "", this.data.texts.height));
   }
 

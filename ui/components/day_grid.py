@@ -6,7 +6,7 @@ Streamlit has no element that can be clicked, drawn over and used by keyboard, s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -58,6 +58,8 @@ class GridRow:
     cells: Sequence[Cell]
     """One of each day, as `cells_of` makes them."""
     is_file: bool = False
+    notes: Mapping[date, str] = field(default_factory=dict)
+    """Day → what users have written about it."""
     wrong: str = ""
     """Why every run of the job will fail; empty: nothing is known."""
 
@@ -123,6 +125,7 @@ def grid_data(rows: Sequence[GridRow], days: Sequence[date], today: date, chosen
                 "is_file": row.is_file,
                 "wrong": row.wrong,
                 "cells": row.cells,
+                "notes": {str(day): text for day, text in row.notes.items()},
             }
             for row in rows
         ],
@@ -142,6 +145,8 @@ def _texts() -> dict[str, str]:
         "rejected": t("{count} rejected"),
         "attempts": t("{count} attempts, the longest {time}"),
         "marked": t("{count} days marked"),
+        "note": t("note: {text}"),
+        "noted": t("a note"),
         "height": t("Each bar is one attempt, as high as it took long."),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import streamlit as st
 
@@ -10,9 +11,11 @@ from core.admin.log_reader import LogLine
 from core.formatting import short_value
 from core.model.run import PartState, Run
 from ui import data
+from ui.components.day_note import show_note
 from ui.components.tables import table
 from ui.components.text import plain
 from ui.components.verdict import subject
+from ui.data.notes import note_on
 from ui.formats import moment
 from ui.language import t, translated
 
@@ -31,6 +34,8 @@ def origin(run: Run) -> None:
     ]
     st.markdown(" · ".join(parts))
     parameters(run)
+    if note := note_on(run.job, run.scheduled_at.astimezone(ZoneInfo(run.timezone)).date()):
+        show_note(note)
 
 
 def parameters(run: Run) -> None:

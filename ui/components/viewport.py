@@ -17,13 +17,13 @@ __all__ = ["PROBE", "is_narrow", "show_probe"]
 PROBE = "viewport"
 """Session key of the component's state."""
 NARROW_PX = 640
-_HISTORY_JS = """
+HISTORY_JS = """
 function goBackOnce() {
   if (window.psttHistory) return;
   window.psttHistory = true;
   const push = history.pushState.bind(history);
   let queryAt = -Infinity;
-  history.pushState = (state, title, url) => {
+  const pushOnce = (state, title, url) => {
     const next = new URL(url ?? location.href, location.href);
     const isPath = next.pathname !== location.pathname;
     if (isPath && next.search === location.search && performance.now() - queryAt < 1000) {
@@ -33,11 +33,13 @@ function goBackOnce() {
     queryAt = !isPath && next.search ? performance.now() : -Infinity;
     return push(state, title, url);
   };
+  try { history.pushState = pushOnce } catch { /* this browser does not allow it: Back is pressed twice */ }
 }
 """
 """Streamlit (1.67) pushes two entries where a page is opened with a query: the old page with the new query, then the new
-page. `st.switch_page` would have the user press Back twice; the second entry replaces the first."""
-_JS = f"""{_HISTORY_JS}
+page. `st.switch_page` would have the user press Back twice; the second entry replaces the first. No version is asked for: only
+these two calls are changed, so a Streamlit that makes one entry, or two in another order, is left as it is."""
+_JS = f"""{HISTORY_JS}
 export default function({{ data, setStateValue }}) {{
   goBackOnce();
   const media = window.matchMedia('(max-width: {NARROW_PX}px)');

@@ -17,6 +17,7 @@ from ui.access import may
 from ui.components.attempt_bars import attempt_bars
 from ui.components.backfills import choose_how, choose_value, show_backfills
 from ui.components.day_grid import Asked, Cell, Chosen, GridRow, cells_of, day_grid, waiting
+from ui.components.day_note import edit_note
 from ui.components.links import address, go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
@@ -25,6 +26,7 @@ from ui.components.text import plain
 from ui.components.verdict import coloured_word, verdict_word
 from ui.data.filters import filter_choices
 from ui.data.jobs import stranded_jobs
+from ui.data.notes import notes_between
 from ui.data.outcomes import file_jobs, newest_day, outcomes_by_job, outcomes_of_job
 from ui.data.resending import RangeCount, count_range
 from ui.formats import day as day_text
@@ -81,6 +83,7 @@ def _grid() -> None:
     today = newest_day()
     axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     cells, labels = _cells(axis), _labels(names)
+    notes = {(note.job, note.day): note.text for note in notes_between(axis[0], axis[-1])}
     rows = [
         GridRow(
             slug=slug,
@@ -88,6 +91,7 @@ def _grid() -> None:
             address=address("jobs", job=slug),
             cells=cells.get(slug, [None] * DAYS),
             is_file=slug in files,
+            notes={day: text for (job, day), text in notes.items() if job == slug},
             wrong=stranded[slug].text if slug in stranded else "",
         )
         for slug in names
@@ -101,19 +105,22 @@ def _grid() -> None:
     _follow(asked)
 
 
-_KNOWN_CELLS: dict[Path, tuple[dict[str, list[ScheduledOutcome]], date, dict[str, list[Cell]]]] = {}
-"""The cells that were made last of each workspace, of which outcomes and up to which day."""
+_KNOWN_CELLS: dict[Path, dict[str, tuple[list[ScheduledOutcome], date, list[Cell]]]] = {}
+"""Slug → the cells that were made last of each workspace, of which outcomes and up to which day."""
 
 
 def _cells(axis: Sequence[date]) -> dict[str, list[Cell]]:
     """Slug → cells. They are made once of the outcomes that are known: of 249 jobs they take 0.1 s of a processor."""
-    outcomes, root = outcomes_by_job(DAYS), data.root()
-    known = _KNOWN_CELLS.get(root)
-    if known is None or known[0] is not outcomes or known[1] != axis[-1]:
-        now = data.now()
-        cells = {slug: cells_of(of_job, axis, now) for slug, of_job in outcomes.items()}
-        _KNOWN_CELLS[root] = known = (outcomes, axis[-1], cells)
-    return known[2]
+    root, now = data.root(), data.now()
+    before, found = _KNOWN_CELLS.get(root, {}), {}
+    for slug, outcomes in outcomes_by_job(DAYS).items():
+        known = before.get(slug)
+        is_same = known is not None and known[0] is outcomes and known[1] == axis[-1]
+        if known is None or not is_same or any(outcome.state == "running" for outcome in outcomes):
+            known = (outcomes, axis[-1], cells_of(outcomes, axis, now))  # a cell of a running attempt grows
+        found[slug] = known
+    _KNOWN_CELLS[root] = found
+    return {slug: cells for slug, (_, _, cells) in found.items()}
 
 
 def _follow(asked: Asked | None) -> None:
@@ -172,6 +179,7 @@ def _day(names: dict[str, str]) -> None:
         st.markdown(f"**{day_text(chosen)}**: {coloured_word(day_state(slots))}", width="content")
         link("jobs", t("open the job"), icon=":material/list_alt:", job=slug)
         link("runs", t("its runs of this day"), icon=":material/play_circle:", job=slug, day=str(chosen))
+    edit_note(slug, chosen, "day_note")
     if slots:
         _times(slots, f"day_{slug}_{chosen}", is_file=slug in file_jobs())
     if any(outcome.attempts for outcome in outcomes if outcome.day <= chosen):

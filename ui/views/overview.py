@@ -23,6 +23,7 @@ from ui.components.text import plain
 from ui.components.verdict import coloured_word, error_word, verdict_word
 from ui.data.filters import FilterChoices, filter_choices
 from ui.data.jobs import ActiveJob, active_jobs
+from ui.data.notes import notes_between
 from ui.data.outcomes import DayAnswer, today_and_yesterday
 from ui.data.overview import CountedError, Overview, Period, days_of_hours, frequent_errors, overview_figures
 from ui.data.status import workspace_status
@@ -316,7 +317,8 @@ def _charts(scope: SendFilter, period: Period, compared: bool) -> None:
             st.markdown(_nothing_sent(period, axis))
             return
         before = seen.days_before if compared else []
-        figure = charts.messages_per_day(seen.days, seen.rejected_days, seen.usual_days, axis, before)
+        notes = _notes(axis, scope)
+        figure = charts.messages_per_day(seen.days, seen.rejected_days, seen.usual_days, axis, before, notes)
         total = sum(row["messages"] for row in seen.days)
         alt = t("{count} messages in {days} days", count=number(total), days=period.days)
         event = charts.show(figure, f"per_day_{axis[0]}_{len(axis)}", alt, select=("points",))
@@ -333,6 +335,15 @@ def _charts(scope: SendFilter, period: Period, compared: bool) -> None:
             only = {name: value for name, value in asdict(scope).items() if value}
             go("runs", sent=str(points[0]["x"])[:10], **only)
     _hours(seen, axis[-days_of_hours(period.days, period.last) :], timezone)
+
+
+def _notes(axis: list[date], scope: SendFilter) -> dict[date, list[str]]:
+    """Day → the notes on it, each with its job."""
+    found: dict[date, list[str]] = {}
+    for note in notes_between(axis[0], axis[-1]):
+        if scope.job in (None, note.job):
+            found.setdefault(note.day, []).append(f"{note.job}: {note.text}")
+    return found
 
 
 def _nothing_sent(period: Period, axis: list[date]) -> str:

@@ -124,6 +124,8 @@ NEW_INCREMENTAL: Mapping[str, Any] = {
 FLOAT_FIELDS = frozenset({"timeout_s", "incremental.delay_s", "incremental.look_back_s"})
 """Number fields that take decimals."""
 FILE, PARAMETERS, JSON_TEXT, SAVING, THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
+BROUGHT_BACK = "job_brought_back"
+"""The hash of the version that was put into the form."""
 
 
 def field_key(place: str) -> str:
@@ -136,6 +138,7 @@ def load_form(slug: str) -> None:
     file = changes.job_file(slug)
     st.session_state[FILE] = file
     st.session_state[JSON_TEXT] = file.text
+    st.session_state.pop(BROUGHT_BACK, None)
     found = changes.draft(slug, file.text)
     if found.job is not None and not found.problems:
         fill_form(found.job)

@@ -13,7 +13,7 @@ from ui import changes, drafts
 from ui.components.difference import show_difference
 from ui.components.problem import guarded, problem
 from ui.language import t
-from ui.views.jobs.form_state import FILE, SAVING, THEIRS, discard_changes, watch_form
+from ui.views.jobs.form_state import BROUGHT_BACK, FILE, SAVING, THEIRS, discard_changes, watch_form
 
 
 def confirm_save(job: Job) -> None:
@@ -40,7 +40,7 @@ def _close_save() -> None:
 
 def _save(job: Job, seen_sha256: str) -> None:
     try:
-        saved = changes.save_job(job, seen_sha256)
+        saved = changes.save_job(job, seen_sha256, st.session_state.get(BROUGHT_BACK, ""))
     except NewerEdit as error:
         problem(error)
         st.session_state[THEIRS] = changes.job_file(job.slug)
@@ -48,6 +48,7 @@ def _save(job: Job, seen_sha256: str) -> None:
         return
     _close_save()
     st.session_state[FILE] = saved
+    st.session_state.pop(BROUGHT_BACK, None)
     watch_form()
     drafts.drop_draft("job", saved.slug)
     st.toast(t("Saved"), icon=":material/check:")

@@ -6,6 +6,7 @@ import json
 
 import streamlit as st
 
+from core.model.job import Job
 from ui import changes, data
 from ui.access import may
 from ui.components.difference import show_difference
@@ -14,7 +15,7 @@ from ui.components.tables import choose
 from ui.data.status import workspace_status
 from ui.formats import moment
 from ui.language import t
-from ui.views.jobs.form_state import JSON_TEXT, fill_form, form_document
+from ui.views.jobs.form_state import BROUGHT_BACK, JSON_TEXT, fill_form, form_document
 
 
 def show_json(slug: str) -> None:
@@ -73,7 +74,14 @@ def show_versions(slug: str) -> None:
         t("Bring it back into the form"),
         key="bring_back",
         icon=":material/history:",
-        on_click=lambda: fill_form(drafted.job) if drafted.job is not None else None,
+        on_click=_bring_back,
+        args=(drafted.job, version.sha256),
         disabled=bool(drafted.problems) or not may("change"),
         help=t("It is stored once you save it."),
     )
+
+
+def _bring_back(job: Job | None, sha256: str) -> None:
+    if job is not None:
+        fill_form(job)
+        st.session_state[BROUGHT_BACK] = sha256

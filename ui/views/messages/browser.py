@@ -84,7 +84,7 @@ def _filters() -> tuple[MessageQuery | None, bool]:
             t("A field of the value"),
             placeholder="BODY.BARCODE = 'X'",
             help=t(
-                "Names as they are in the JSON, with dots between them; LINES[0].SKU for an element. Operators: = != < > CONTAINS, IN, IS NULL, AND, OR, NOT; texts in single quotes."
+                "Names as they are in the JSON, with dots between them; LINES[0].SKU for an element, LINES[*].SKU for any. Operators: = != < > CONTAINS, IN, IS NULL, AND, OR, NOT; texts in single quotes."
             ),
             max_chars=1000,
             key="topic_where",
