@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from core.model.check_result import CheckResult
@@ -109,6 +110,8 @@ class Source(Protocol):
 
     name: str
     dialect: Dialect
+    statements_dir: Path | None
+    """Where `split` and `increment` remember which statements may be wrapped; None: they parse each one again."""
 
     def read(
         self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False, snapshot: str = ""

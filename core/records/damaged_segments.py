@@ -5,6 +5,7 @@ One damaged segment must not prevent the others from being read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -16,7 +17,7 @@ from core.errors import StorageFailed
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["DamagedSegment", "damage_of", "damaged_segments", "quoted", "set_aside"]
+__all__ = ["DamagedSegment", "are_ours", "damage_of", "damaged_segments", "quoted", "set_aside"]
 
 FOLDER = "damaged"
 REMEDY = (
@@ -85,6 +86,21 @@ def damage_of(db: duckdb.DuckDBPyConnection, segment: Path, *, whole: bool) -> s
     except duckdb.Error as error:
         return str(error).splitlines()[0].replace(str(segment), segment.name)
     return ""
+
+
+def are_ours(db: duckdb.DuckDBPyConnection, segments: Sequence[Path]) -> bool:
+    """Returns whether the metadata of all these can be read and is that of segments: one question for many small files."""
+    import duckdb
+
+    try:
+        rows = db.execute(
+            "SELECT count(*) FROM (SELECT file_name FROM parquet_schema(?) WHERE name IN (SELECT unnest(?)) "
+            "GROUP BY file_name HAVING count(DISTINCT name) = ?)",
+            [[str(segment) for segment in segments], sorted(OURS), len(OURS)],
+        ).fetchall()
+    except duckdb.Error:
+        return False
+    return rows == [(len(segments),)]
 
 
 def set_aside(segment: Path) -> bool:

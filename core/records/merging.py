@@ -71,7 +71,8 @@ def merge_small(metrics: Metrics, timezone: str, now: datetime, most_s: float = 
         metrics: The metrics of the workspace.
         timezone: IANA time zone of the days.
         now: Aware; today and later are left alone.
-        most_s: Seconds after which no other merged segment is begun.
+        most_s: Seconds after which no other merged segment is begun. One is made in any case: on a busy machine the
+            planning alone may take as long, and no pass would get any further.
 
     Returns:
         What was merged. It is not complete if time was over or another program holds metrics.duckdb.
@@ -83,8 +84,8 @@ def merge_small(metrics: Metrics, timezone: str, now: datetime, most_s: float = 
     files = replaced = 0
     try:
         groups, is_all = _plan(metrics, timezone, now)
-        for group in groups:
-            if time.monotonic() >= ends_s:
+        for number, group in enumerate(groups):
+            if number and time.monotonic() >= ends_s:
                 return MergeResult(files, replaced, is_complete=False)
             with copying(metrics.lock_file):
                 merged = _merge(metrics, group)

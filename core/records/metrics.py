@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,7 +25,7 @@ import duckdb
 from loguru import logger
 
 from core.errors import LedgerBusy, PsttError, StorageFailed
-from core.records.damaged_segments import damage_of, quoted, set_aside
+from core.records.damaged_segments import are_ours, damage_of, quoted, set_aside
 from core.records.ledger import Ledger
 from core.records.merged_segments import run_of
 from core.records.merged_store import MergedSegments
@@ -47,6 +47,7 @@ from core.records.metrics_file import (
 )
 from core.records.metrics_queries import MetricsQueries, SendFilter, keep_zone, metrics_sql
 from core.records.rolled_up import RolledUp
+from core.records.segment_copies import TOGETHER, copy_together, over, portions
 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
@@ -59,8 +60,6 @@ READ_WAIT_S = 5.0
 """A reader's wait while another program keeps the file open."""
 COPY_WAIT_S = 60.0
 """Its wait while the file is held by a copy, at most 1 s of a processor at a time: on a busy machine that is longer."""
-TOGETHER = 20
-"""Segments in a transaction: a million sends, copied in half the time of twenty transactions."""
 MOST_WAITING = 100
 """A reader that finds more segments than these copies `TOGETHER` of them first: each costs every count 1 to 20 ms."""
 MOST_MEMORY = "1GB"
@@ -68,7 +67,7 @@ MOST_MEMORY = "1GB"
 FILE_VIEWS = ("sends_copied", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
 """The views in metrics.duckdb itself, for programs that open the file; they show what is copied."""
 ROWS_AT_ONCE = 2_000
-"""Runs or rejects copied by one statement; more would need more memory than a segment."""
+"""Runs or rejects copied by one statement, and segments looked at by one; more would need more memory than a segment."""
 SETTLED_S = 2.0
 """Resolution of file times (ext4: 4 ms, FAT: 2 s). A folder unchanged for longer shows each later change by its time."""
 
@@ -214,7 +213,10 @@ class Metrics:
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.
             missing = sorted(waiting, key=lambda name: name in self._left_out)[:most]
             new = self._sound(missing, whole=False)
-            sends = sum(self._copy_segments(db, new[i : i + TOGETHER]) for i in range(0, len(new), TOGETHER))
+            sends = sum(
+                self._copy_segments(db, [segment.name for segment in portion])
+                for portion in portions([self.spool_dir / name for name in new])
+            )
             self._copy_runs(db)
         left_out = tuple(name for name in missing if name in self._left_out)
         left = len(waiting) - len(missing)
@@ -273,7 +275,14 @@ class Metrics:
         if not names:  # as at nearly every reading: an opening of DuckDB costs as much as a small query
             return found
         with duckdb.connect(":memory:", config={"threads": 1}) as db:
+            unknown = () if whole else _chunks(iter(names))
+            sound = {
+                name for some in unknown if are_ours(db, [self.spool_dir / name for name in some]) for name in some
+            }
             for name in names:
+                if name in sound:
+                    found.append(name)
+                    continue
                 state = state_of(self.spool_dir / name)
                 if state and self._checked.get(name) == state:
                     found.append(name)
@@ -327,28 +336,7 @@ class Metrics:
         )
 
     def _copy_in_one(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
-        if not names:
-            return 0
-        paths = [self.spool_dir / name for name in names]
-        db.execute("BEGIN")
-        try:
-            db.execute(self._over("senders_of_copy", paths))
-            db.execute(self._sql["copy_senders"])
-            (count,) = db.execute(self._over("copy_sends", paths)).fetchone() or (0,)
-            db.execute(self._over("copy_traffic", paths))
-            moment = datetime.now(UTC).replace(tzinfo=None)
-            for name, path in zip(names, paths, strict=True):
-                db.execute(self._sql["remember_segment"], [name, moment, str(path)])
-                self.merged.remember(db, name)
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        return int(count)
-
-    def _over(self, statement: str, paths: Sequence[Path]) -> str:
-        """Returns a statement over these segments."""
-        return self._sql[statement].replace("{paths}", "[" + ", ".join(f"'{quoted(path)}'" for path in paths) + "]")
+        return copy_together(db, [self.spool_dir / name for name in names], self.merged)
 
     def _copy_runs(self, db: duckdb.DuckDBPyConnection, known: str = "run") -> None:
         """Copies runs that table `known` does not have or has as open, and the rejects of those that have ended."""
@@ -548,7 +536,7 @@ class Metrics:
         if not attached and self.rolled_up.exists:
             self.rolled_up.insert(db)
         if counted and waiting:
-            db.execute(self._over("copy_traffic", waiting))
+            db.execute(over("copy_traffic", waiting))
         self._copy_runs(db, "store.run" if attached else "run")
         db.execute("USE memory")
         place = "store" if attached else "fresh"
@@ -560,7 +548,7 @@ class Metrics:
             if attached:
                 parts.append(f"SELECT * FROM store.{table} {is_newer}")  # noqa: S608 - as above
             db.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
-        segments = self._over("segments_read", waiting) if waiting else f"({self._sql['read_columns']} LIMIT 0)"
+        segments = over("segments_read", waiting) if waiting else f"({self._sql['read_columns']} LIMIT 0)"
         db.execute(f"CREATE VIEW waiting AS SELECT {self._sql['send_columns']} FROM {segments}")  # noqa: S608 - as above
         db.execute(f"CREATE VIEW known_since AS SELECT * FROM {place}.known_since")  # noqa: S608 - as above
         for view in ("view_sends", "view_runs", "view_rejects"):
@@ -582,7 +570,7 @@ def _unreadable(error: duckdb.Error) -> StorageFailed:
     )
 
 
-def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _chunks(rows: Iterator[T]) -> Iterator[list[T]]:
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
         yield chunk
 

@@ -116,8 +116,11 @@ FROM (SELECT s.*, c.sender,
 -- name: copy_traffic
 INSERT INTO traffic SELECT {as_traffic} FROM {segments_read} GROUP BY ALL
 
--- name: remember_segment
-INSERT INTO segment SELECT ?, count(*), ? FROM read_parquet(?)
+-- name: read_small
+CREATE OR REPLACE TEMP TABLE small AS SELECT * FROM {segments_read}
+
+-- name: remember_segments
+INSERT INTO segment SELECT parse_filename(file_name), num_rows, ? FROM parquet_file_metadata({paths})
 
 -- name: run_of_segment
 regexp_extract(name, '^(.*?)(?:-p[0-9]+x[0-9]+)?-[0-9]+\.parquet$', 1)

@@ -142,6 +142,7 @@ def _run(
     database = opened.connections.database(plan.job.connection)
     with ExitStack() as stack:
         source = open_source(replace(database, allow_writes=False) if is_dry else database)
+        source.statements_dir = None if is_dry else opened.workspace.statements_dir
         stack.callback(source.close)
         stop.on_stop(partial(source.cancel, min(CANCEL_S, opened.settings.PSTT_STOP_TIMEOUT_S / 3)))
         stack.enter_context(watched(ledger.file, plan.job, stop))

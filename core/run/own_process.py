@@ -1,7 +1,8 @@
 """Runs the parts of a run in its own process, one after the other: for PSTT_RUN_PROCESSES=1.
 
 A process of its own would import everything once more and has nothing to run beside. The next part connects and lets
-the database look for its first rows while the last messages of the part before are on their way.
+the database look for its first rows while the last quarter of the part before is read; one of a transaction, while the
+part before commits.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ class _Running:
     stop: Stop
     thread: threading.Thread
     has_read_all: bool = False
-    """Whether only its last messages are in flight: the next part may begin."""
+    """Whether only its last messages are in flight."""
+    has_read_most: bool = False
+    """Whether the next part may begin, to be ready when this one ends."""
 
 
 class OwnProcess:
-    """A `core.run.parts.PartExecutor` of threads of this process; at most one of them reads.
+    """A `core.run.parts.PartExecutor` of threads of this process; one of them reads, near its end a second one.
 
     Args:
         opened: The workspace; its ledger is not used.
@@ -112,14 +115,17 @@ class OwnProcess:
         if isinstance(event, PartProgress):
             # exactly_once reports "sending" when all its rows are on the disk; they are not encoded and sent yet.
             running.has_read_all = event.state == ("committing" if running.task.once else "sending")
+            most = running.task.rows_before_next
+            running.has_read_most = running.has_read_all or 0 < most <= event.rows_read
         else:
             del self._running[event.index, event.attempt]
         self._begin_next()
         return True
 
     def _begin_next(self) -> None:
-        """Begins a waiting part if none reads."""
-        if not self._waiting or any(not running.has_read_all for running in self._running.values()):
+        """Begins a waiting part if none reads, or only one that is near its end."""
+        reading = [running for running in self._running.values() if not running.has_read_all]
+        if not self._waiting or len(reading) > 1 or not all(running.has_read_most for running in reading):
             return
         task, stop = self._waiting.popleft(), Stop()
         thread = threading.Thread(target=self._run, args=(task, stop), name=f"pstt-part-{task.index}", daemon=True)

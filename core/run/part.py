@@ -165,15 +165,18 @@ def _report(task: PartTask, report: Report, worker: str, state: PartPhase, rows_
 
 
 class _Progress:
-    """Reports after a fetch, at most twice a second."""
+    """Reports after a fetch, at most twice a second, and when most rows are read."""
 
     def __init__(self, task: PartTask, report: Report, worker: str) -> None:
         self._task, self._report, self._worker = task, report, worker
         self._due = time.monotonic()
+        self._most = task.rows_before_next
 
     def __call__(self, rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
-        if time.monotonic() >= self._due:
+        if time.monotonic() >= self._due or 0 < self._most <= rows_read:
             self._due = time.monotonic() + REPORT_EVERY_S
+            if self._most <= rows_read:
+                self._most = 0
             _report(self._task, self._report, self._worker, "reading", rows_read, acknowledged)
 
 

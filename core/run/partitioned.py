@@ -107,8 +107,10 @@ class PartitionedRun(KafkaRun):
             executor.prepare(self._task(()), parts)
             with source.split(steps, wanted, count=count, bounds=bounds) as split:
                 self._check(split, wanted)
+                expected = (split.counted or 0) // len(split.parts)
                 tasks = [
-                    self._task(split.parts[i], i, len(split.parts), split.snapshot) for i in range(len(split.parts))
+                    self._task(steps, index, len(split.parts), split.snapshot, expected)
+                    for index, steps in enumerate(split.parts)
                 ]
                 if self.once:
                     tasks = self._once(self.once, state, wanted, split, tasks)
@@ -214,7 +216,9 @@ class PartitionedRun(KafkaRun):
                 key="partitions.column",
             )
 
-    def _task(self, steps: Sequence[Step], index: int = 0, count: int = 1, snapshot: str = "") -> PartTask:
+    def _task(
+        self, steps: Sequence[Step], index: int = 0, count: int = 1, snapshot: str = "", expected_rows: int = 0
+    ) -> PartTask:
         plan, state, folder = self.plan, self.at_start, f"parts/{self.run_id}"
         since = plan.window.since if plan.window else None
         return PartTask(
@@ -231,6 +235,7 @@ class PartitionedRun(KafkaRun):
             bootstrap_servers=state.bootstrap_servers if state else "",
             steps=[PartStep.of(step) for step in steps],
             snapshot=snapshot,
+            expected_rows=expected_rows,
             scheduled_at=plan.scheduled_at,
             timezone=plan.job.timezone,
             batch_size=plan.batch_size,

@@ -42,6 +42,9 @@ __all__ = [
     "steps_of",
 ]
 
+NEXT_BEGINS_AT = 0.75
+"""The share of its rows that a part has read when the next one logs in: a database that scans a table for each part
+takes longer to its first row the later the part is."""
 PartPhase = Literal["reading", "sending", "committing"]
 ValueKind = Literal["null", "boolean", "integer", "float", "decimal", "text", "literal_text", "date", "datetime"]
 
@@ -175,6 +178,8 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     """The addresses for display; the part resolves its own."""
     steps: list[PartStep]
     """The statements. The last one that returns rows is restricted to the rows of this part."""
+    expected_rows: int = 0
+    """About how many rows it has; 0: not known. What runs it may prepare the next part before its end."""
     snapshot: str = ""
     """Token of the snapshot that all parts read; empty: this database has none."""
     scheduled_at: datetime
@@ -201,6 +206,11 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     """Incremental job: from where it looks back; what `core.run.look_back` has stored in the folder is left out. Empty: it does not."""
     needs: list[str] = []
     """Files of the workspace that the part reads: paths below the workspace, with slashes."""
+
+    @property
+    def rows_before_next(self) -> int:
+        """After how many rows another part may begin in the same process, to be ready at the end of this one; 0: at its end."""
+        return 0 if self.once else int(self.expected_rows * NEXT_BEGINS_AT)
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from core.model.source import Increment
 from core.model.window import Window
 from core.sources.splitting import SplittingSource, columns_of_step
 from core.sql.incremental import INCREMENTAL, cursor_columns
-from core.sql.partitioning import require_wrappable
+from core.sql.known_statements import KnownStatements
 
 __all__ = ["find_increment"]
 
@@ -22,7 +22,7 @@ def find_increment(
 ) -> Increment:
     """Returns what a run reads; see `core.model.source.Source.increment`. The connection's transaction has begun."""
     dialect = source.dialect
-    step = require_wrappable(steps, dialect, INCREMENTAL)
+    step = KnownStatements(source.statements_dir).require_wrappable(steps, dialect, INCREMENTAL)
     before, columns = columns_of_step(source, raw, steps, step)
     cursor = cursor_columns(columns, incremental, dialect)
     nulls = None

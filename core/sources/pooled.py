@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
+from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, ClassVar, TypeVar
 
@@ -51,6 +52,7 @@ class PooledSource(ABC):
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
         self.name = connection.name
+        self.statements_dir: Path | None = None
         self._active: _Connected | None = None
         self._stop_by: float | None = None
         """When (monotonic) a cancelled read has to have ended; None: it is not cancelled."""

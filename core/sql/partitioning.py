@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 __all__ = [
+    "PARTS",
     "Wrapping",
     "asked",
     "bound_rules",
@@ -53,10 +54,11 @@ class Wrapping:
         raise SqlError(self.what, why=why, remedy=remedy, line=step.line)
 
 
-_PARTS = Wrapping()
+PARTS = Wrapping()
+"""A statement that is split into parts."""
 
 
-def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrapping = _PARTS) -> Step:
+def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrapping = PARTS) -> Step:
     """Returns the statement that gives the rows, if each part, or each run of an incremental job, may wrap it.
 
     Raises:

@@ -114,6 +114,11 @@ class Workspace:
         return self.state_dir / "spool"
 
     @property
+    def statements_dir(self) -> Path:
+        """Which statements may be wrapped, for partitions and incremental jobs; made again if it is lost."""
+        return self.state_dir / "statements"
+
+    @property
     def pending_dir(self) -> Path:
         """Sends and rejected rows of transactions whose commit is not confirmed."""
         return self.state_dir / "pending"

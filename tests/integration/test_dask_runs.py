@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -228,18 +229,22 @@ def test_scheduler_and_coordinator_killed_together_leave_no_send_out_of_the_metr
     slow = SLOW_SQL.replace("1200", str(ROWS))
     place.set(slow if not variables else SQL, **ONCE)
     words = command("run", "export", "--at", "2026-01-17T02:00+00:00")
-    with subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=subprocess.DEVNULL) as coordinator:
+    with (
+        subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=subprocess.DEVNULL) as coordinator,
+        ExitStack() as end,
+    ):
+        end.callback(coordinator.kill)  # a stopped process never ends by itself, and a failed test would wait for it
         if variables:
             until(killed.exists, "no part has committed", timeout_s=240)
         else:
-            until(lambda: part_processes(place.rig), "no part runs", timeout_s=240)
+            # Its process alone is not enough: it is started before the query is split.
+            until(lambda: {"reading", "sending"} & set(place.lines()), "no part reads", timeout_s=240)
             coordinator.send_signal(signal.SIGSTOP)
             written = tmp_path / "dask"
             until(lambda: [*written.glob("local-*/**/*.parquet")], "no part is about to commit", timeout_s=240)
             time.sleep(3)  # it would have committed by now
             assert part_processes(place.rig), "a part has committed without the coordinator"
         place.rig.scheduler.end("SIGKILL")
-        coordinator.kill()
     until(lambda: not part_processes(place.rig), "a part goes on")
     visible = place.ids()
     place.env.pop("DASK_SCHEDULER_ADDRESS")  # the next attempt runs here

@@ -16,6 +16,7 @@ from core.errors import LedgerBusy, StorageFailed
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
+from core.records.segment_copies import portions
 from core.records.spool import Spool
 from tests.rigs.sweeps import sweep
 from tests.unit.test_ledger import a_plan
@@ -165,6 +166,37 @@ def test_a_copy_cut_off_between_segments_goes_on_where_it_was(workspace, metrics
         metrics._copy_in_one(db, ["r0-000001.parquet"])
     assert metrics.sync().sends == 8
     assert count(metrics) == 12
+
+
+def test_many_small_segments_are_copied_together_and_a_damaged_one_keeps_no_other_from_it(workspace, metrics):
+    for n in range(30):
+        spooled(workspace, f"r{n:02}", 2)
+    damaged, cut = (workspace.spool_dir / f"r{n}-000001.parquet" for n in (11, 12))
+    damaged.write_bytes(b"garbage")
+    torn(cut)
+    done = metrics.sync()
+    assert (done.segments, done.sends, count(metrics)) == (28, 56, 56)
+    assert {d.name for d in damaged_segments(workspace.spool_dir)} == {damaged.name, cut.name}
+    with metrics.reading() as db:
+        rows = db.execute("SELECT name, row_count FROM store.segment ORDER BY name").fetchall()
+        traffic = db.execute("SELECT count(DISTINCT run_id), sum(messages) FROM traffic").fetchone()
+    assert rows == [(f"r{n:02}-000001.parquet", 2) for n in range(30) if n not in (11, 12)]
+    assert traffic == (28, 56)
+
+
+def test_portions_are_20_segments_or_200_small_ones(tmp_path):
+    def made(name: str, size: int) -> Path:
+        file = tmp_path / name
+        file.write_bytes(b"x" * size)
+        return file
+
+    small = [made(f"s{n}", 100) for n in range(450)]
+    assert [len(portion) for portion in portions(small)] == [200, 200, 50]
+    large = [made(f"l{n}", 300_000) for n in range(45)]
+    assert [len(portion) for portion in portions(large)] == [20, 20, 5]
+    mixed = [*small[:100], *large[:25], tmp_path / "gone"]
+    assert [len(portion) for portion in portions(mixed)] == [101, 20, 5]
+    assert [file for portion in portions(mixed) for file in portion] == mixed
 
 
 def test_a_segment_of_an_earlier_version_has_no_cluster_and_is_read_beside_newer_ones(workspace, metrics):
