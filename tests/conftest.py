@@ -1,10 +1,11 @@
-"""The real servers, one of each per test session.
+"""The real servers: one broker and one registry for all test processes, one database of each kind for each process.
 
 A machine without one skips the tests that need it, with the reason; where PSTT_REQUIRE names the service they fail.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -22,11 +23,14 @@ from tests.rigs.errors import RigMissing
 from tests.rigs.fork_server import end_fork_server
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from tests.rigs.kafka import GivenKafka, KafkaRig
     from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
     from tests.rigs.registry import RegistryRig
+    from tests.rigs.shared import SharedServers
     from tests.rigs.sqlserver import SqlServerRig
 
 # The double's own tests measure their memory in a way that Windows does not have.
@@ -55,7 +59,7 @@ MOST_PROCESSES = 8
 PROCESSES_A_CORE = 2.5
 """Tests wait for more than half of their time: for servers, for processes, for a moment."""
 BYTES_A_PROCESS = 1_500_000_000
-"""With a broker, a database and a browser of its own."""
+"""With databases, a browser and brokers of its own."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -67,9 +71,46 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(int(PROCESSES_A_CORE * cores), memory // BYTES_A_PROCESS, MOST_PROCESSES))
 
 
+# All modules and 12,000 tests stay to the end: 700,000 objects. To look through them again and again while they become more
+# takes 5 s of a processor in each test process, and each full garbage collection afterwards 0.4 s.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collects the tests without garbage collections, and leaves what is there then out of later ones."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 def pytest_sessionfinish() -> None:
     """Ends the process that runs commands for this one."""
     end_fork_server()
+
+
+# ── servers that test processes share ─────────────────────────────────────────────────────────
+
+
+_servers: SharedServers | None = None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Gives a test process the address of the servers that all of them share."""
+    global _servers
+    from tests.rigs.shared import SharedServers
+
+    if _servers is None:
+        _servers = SharedServers()
+        node.config.add_cleanup(_servers.close)
+    node.workerinput["servers"] = _servers.address
+
+
+def servers_of(config: pytest.Config) -> tuple[str, int, bytes] | None:
+    """Returns where this test process asks for a shared server; None: it is the only one."""
+    asked: tuple[str, int, bytes] | None = getattr(config, "workerinput", {}).get("servers")
+    return asked
 
 
 # ── which services there are ──────────────────────────────────────────────────────────────────
@@ -142,38 +183,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[KafkaRig | GivenKafka]:
-    """A broker with all listeners; shared, so use topics of your own and never stop it."""
-    from tests.rigs.kafka import GivenKafka, KafkaRig
+def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaRig | GivenKafka]:
+    """A broker with all listeners; shared by all test processes, so use topics of your own and never stop it."""
+    from tests.rigs.kafka import GivenKafka
+    from tests.rigs.shared import shared
 
     if given := os.environ.get("KAFKA_TEST_BOOTSTRAP_SERVERS"):
         yield GivenKafka(given)
     else:
-        with KafkaRig() as rig:
+        with shared("kafka", servers_of(pytestconfig)) as rig:
             yield rig
 
 
 @pytest.fixture
 def own_kafka() -> Iterator[Callable[..., KafkaRig]]:
-    """Makes brokers that a test may stop: `own_kafka(auto_create=…, properties={…})`."""
-    from tests.rigs.kafka import KafkaRig
+    """Makes brokers that a test may stop, with the plaintext listener: `own_kafka(auto_create=…, properties={…})`."""
+    from tests.rigs.kafka import PlainKafkaRig
 
     # A killed broker counts as alive for this time, and cannot register again.
     quick = {"broker.session.timeout.ms": "2000"}
     with ExitStack() as stack:
 
         def make(*, auto_create: bool = False, properties: Mapping[str, str] | None = None) -> KafkaRig:
-            return stack.enter_context(KafkaRig(auto_create=auto_create, properties={**quick, **(properties or {})}))
+            chosen = {**quick, **(properties or {})}
+            return stack.enter_context(PlainKafkaRig(auto_create=auto_create, properties=chosen))
 
         yield make
 
 
 @pytest.fixture(scope="session")
-def registry() -> Iterator[RegistryRig]:
-    """A schema registry; shared, so use topics and record names of your own and never stop it."""
-    from tests.rigs.registry import RegistryRig
+def registry(pytestconfig: pytest.Config) -> Iterator[RegistryRig]:
+    """A schema registry; shared by all test processes, so use topics and record names of your own and never stop it."""
+    from tests.rigs.shared import shared
 
-    with RegistryRig() as rig:
+    with shared("registry", servers_of(pytestconfig)) as rig:
         yield rig
 
 

@@ -36,7 +36,7 @@ from core.kafka.memory import MemoryPublisher, MemoryRecord
 from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
 from core.model.publisher import NO_TIME, Batch, Delivery, LogSpan, Publisher, TopicInfo
-from tests.rigs.kafka import KafkaRig, KafkaTopics
+from tests.rigs.kafka import KafkaRig, KafkaTopics, PlainKafkaRig
 from tests.rigs.sweeps import sweep
 
 REAL = ("aiokafka", "confluent", "kafka-python-ng")
@@ -155,7 +155,7 @@ class Outage:
 @pytest.fixture(scope="module")
 def falling() -> Iterator[KafkaRig]:
     """A broker that each test leaves running again; for 2 s a killed one counts as alive, and cannot register again."""
-    with KafkaRig(properties={"broker.session.timeout.ms": "2000"}) as rig:
+    with PlainKafkaRig(properties={"broker.session.timeout.ms": "2000"}) as rig:
         yield rig
 
 

@@ -34,7 +34,7 @@ from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
 from core.model.publisher import Delivery
 from tests.contract.test_publishers import batch_of, finish, require_accounted, sender_of, sent
-from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics, kafka_jars
+from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics, PlainKafkaRig, kafka_jars
 from tests.rigs.kafka_proxy import METADATA, PRODUCE, Answer, Exchange, KafkaProxy
 from tests.rigs.sweeps import sweep
 
@@ -79,7 +79,7 @@ def proxy(kafka: KafkaRig) -> Iterator[KafkaProxy]:
 @pytest.fixture(scope="module")
 def broker() -> Iterator[KafkaRig]:
     """A broker that each test leaves running, with its settings as they were."""
-    with KafkaRig(properties={"broker.session.timeout.ms": "2000"}) as rig:
+    with PlainKafkaRig(properties={"broker.session.timeout.ms": "2000"}) as rig:
         yield rig
 
 
@@ -421,7 +421,7 @@ def test_a_client_that_is_throttled_loses_nothing_and_sends_nothing_twice(broker
 def two() -> Iterator[tuple[KafkaRig, KafkaRig]]:
     """Two brokers, the first with the controller; each test leaves both running."""
     properties = {"broker.session.timeout.ms": "2000"}
-    with KafkaRig(properties=properties) as first, FurtherBroker(first, 2, properties=properties) as second:
+    with PlainKafkaRig(properties=properties) as first, FurtherBroker(first, 2, properties=properties) as second:
         yield first, second
 
 

@@ -31,7 +31,7 @@ from core.kafka.clients import CLIENTS
 from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery, Publisher
-from tests.rigs.kafka import KafkaRig
+from tests.rigs.kafka import KafkaRig, PlainKafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
@@ -298,7 +298,7 @@ def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: Kaf
 
 @pytest.fixture(scope="module")
 def short_transactions() -> Iterator[KafkaRig]:
-    with KafkaRig(properties={"transaction.max.timeout.ms": "60000"}) as broker:
+    with PlainKafkaRig(properties={"transaction.max.timeout.ms": "60000"}) as broker:
         yield broker
 
 

@@ -77,7 +77,9 @@ def test_a_range_of_time_is_read(kafka, cluster):
     assert values(cluster, topic, until=begin) == []
 
 
-def test_groups_have_lag_and_members_and_nothing_of_ours_is_among_them(kafka, cluster):
+def test_groups_have_lag_and_members_and_nothing_of_ours_is_among_them(own_kafka):
+    kafka = own_kafka()  # no other test makes groups there
+    cluster = Cluster("rig", kafka.plaintext)
     topic = kafka.create_topic(partitions=2)
     send(kafka, topic, *"abcde")
     reading = f"reading-{topic}"

@@ -87,6 +87,10 @@ class Server:
                 **own_group,
             )
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Another process that gets a copy of a rig has no server in it: it cannot end or signal ours."""
+        return type(None), ()
+
     @property
     def is_running(self) -> bool:
         return self._guard.poll() is None
