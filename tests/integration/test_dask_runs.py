@@ -237,8 +237,7 @@ def test_scheduler_and_coordinator_killed_together_leave_no_send_out_of_the_metr
         if variables:
             until(killed.exists, "no part has committed", timeout_s=240)
         else:
-            # Its process alone is not enough: it is started before the query is split.
-            until(lambda: {"reading", "sending"} & set(place.lines()), "no part reads", timeout_s=240)
+            until(lambda: part_processes(place.rig), "no part runs", timeout_s=240)
             coordinator.send_signal(signal.SIGSTOP)
             written = tmp_path / "dask"
             until(lambda: [*written.glob("local-*/**/*.parquet")], "no part is about to commit", timeout_s=240)
