@@ -359,10 +359,10 @@ def test_sql_that_fails_leaves_the_file_of_yesterday(place):
 @pytest.mark.skipif(os.name == "nt", reason="a limit of file sizes is POSIX's; the code is the same")
 @pytest.mark.parametrize("form", ["excel", "csv"])
 def test_a_full_disk_leaves_no_torn_file(place, postgres, form):
-    folder, _ = place(60_000, export_format=form)
+    folder, _ = place(100_000, export_format=form)
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)); sys.argv = ['core', 'run', 'export'];"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000)); sys.argv = ['core', 'run', 'export'];"
         "runpy.run_module('core', run_name='__main__')"
     )
     done = subprocess.run(

@@ -237,9 +237,10 @@ def test_scheduler_and_coordinator_killed_together_leave_no_send_out_of_the_metr
         if variables:
             until(killed.exists, "no part has committed", timeout_s=240)
         else:
-            until(lambda: part_processes(place.rig), "no part runs", timeout_s=240)
-            coordinator.send_signal(signal.SIGSTOP)
             written = tmp_path / "dask"
+            # Processes of parts begin while the query is still split; one that stores rows has got its task.
+            until(lambda: [*written.rglob("*.rows")], "no part reads", timeout_s=240)
+            coordinator.send_signal(signal.SIGSTOP)
             until(lambda: [*written.glob("local-*/**/*.parquet")], "no part is about to commit", timeout_s=240)
             time.sleep(3)  # it would have committed by now
             assert part_processes(place.rig), "a part has committed without the coordinator"
