@@ -507,8 +507,9 @@ def test_a_message_by_hand_is_acknowledged_recorded_and_sent_once_for_a_key(aske
     done = run_command("find", "by-hand-1", "--json", "--workspace", folder, env=environment(), cwd=ROOT)
     found = json.loads(done.stdout)["sends"]
     assert [(one["topic"], one["offset"]) for one in found] == [("pstt-traces", sent.json()["offset"])]
-    entry = audit(folder)[0]
-    assert (entry.action, entry.object, entry.after["offset"]) == ("send", "topic pstt-traces", sent.json()["offset"])
+    outcome, entry = audit(folder)[:2]
+    assert (entry.action, entry.object) == ("send", "topic pstt-traces")
+    assert (outcome.action, outcome.after["of"], outcome.after["offset"]) == ("outcome", "send", sent.json()["offset"])
 
 
 @pytest.mark.parametrize("message", [{"topic": "a\0b"}, {"topic": ""}, {"topic": ".."}, {"topic": "a b"}, {"topic": 5},

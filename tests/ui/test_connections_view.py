@@ -124,8 +124,9 @@ def test_a_message_by_hand_is_confirmed_sent_audited_and_found(spoilt, see):
     app = press(app, "confirm_send")
     assert not app.exception
     assert f"at {spoilt.topic}-" in words(app)
-    entry, *_earlier = spoilt.ledger(lambda ledger: ledger.audit.entries())
+    outcome, entry, *_earlier = spoilt.ledger(lambda ledger: ledger.audit.entries())
     assert (entry.action, entry.object) == ("send", f"topic {spoilt.topic}")
+    assert (outcome.action, outcome.after["of"], outcome.after["outcome"]) == ("outcome", "send", "done")
     assert "by-hand-1" in cells(see("find", key="by-hand-1"))
 
 
