@@ -56,7 +56,7 @@ accounts._hasher = lambda: PasswordHasher(time_cost=1, memory_cost=64, paralleli
 # ── how many at once ──────────────────────────────────────────────────────────────────────────
 
 MOST_PROCESSES = 8
-PROCESSES_A_CORE = 3
+PROCESSES_A_CORE = 2.5
 """Tests wait for more than half of their time: for servers, for processes, for a moment."""
 BYTES_A_PROCESS = 1_500_000_000
 """With databases, a browser and brokers of its own."""
