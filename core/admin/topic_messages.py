@@ -333,4 +333,4 @@ def _gone(topic: str, partition: int, offset: int, span: LogSpan) -> PsttError:
         why = f"the topic keeps that partition from offset {span.earliest:,} on"
     elif offset >= span.end:
         why = f"the next message of that partition will have offset {span.end:,}"
-    return PsttError(f"there is no message at {topic}-{partition} @ {offset:,}", why=why)
+    return PsttError(f"there is no message at {topic}-{partition} @ {offset}", why=why)

@@ -128,7 +128,7 @@ def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) 
 def message_lines(message: ReadableMessage, timezone: str) -> Iterator[str]:
     """Yields one message whole: place, time, headers, key and value."""
     stored = message.stored
-    yield f"{stored.topic}-{stored.partition} @ {stored.offset:,}"
+    yield f"{stored.topic}-{stored.partition} @ {stored.offset}"
     if stored.at:
         kind = "when the broker stored it" if stored.is_append_time else "set by its producer"
         yield f"  time    {local_time(stored.at, timezone, seconds=True)} {timezone}, {kind}"
@@ -246,7 +246,7 @@ def message_line(message: ReadableMessage, timezone: str) -> str:
     key = _short(message.key, 60)
     value = "tombstone" if stored.value is None else _short(message.value)
     return WithData(
-        f"  {when}   {stored.partition} @ {stored.offset:,}   ", f"{key}   {size_text(stored.size_bytes)}   {value}"
+        f"  {when}   {stored.partition} @ {stored.offset}   ", f"{key}   {size_text(stored.size_bytes)}   {value}"
     )
 
 

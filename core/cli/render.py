@@ -248,7 +248,7 @@ def query_lines(query: Query) -> list[str]:
 
 def acknowledged_lines(sent: Mapping[str, Any]) -> list[str]:
     """Returns where a message sent by hand is."""
-    where = f"{sent['topic']}-{sent['partition']} @ {sent['offset']:,}"
+    where = f"{sent['topic']}-{sent['partition']} @ {sent['offset']}"
     return [f"✔ acknowledged   {where}   in {sent['latency_ms']:.1f} ms"]
 
 
@@ -303,7 +303,7 @@ def verification_lines(found: Verification, most: int = 10) -> list[str]:
     for wrong in found.listed[:most]:
         key = "–" if wrong.key is None else wrong.key
         problem = wrong.problem.replace("_", " ")
-        lines.append(f"  {problem:<13}  key {key}   partition {wrong.partition} @ {wrong.offset:,}")
+        lines.append(f"  {problem:<13}  key {key}   partition {wrong.partition} @ {wrong.offset}")
     if found.listed[most:]:
         lines.append(f"  … --json lists the first {len(found.listed)}")
     if found.answer in ("missing", "other_content"):
@@ -379,7 +379,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
     for send in sends:
         when = local_time(send["sent_at"], send["timezone"] or timezone, seconds=True)
         where = (
-            f"{send['topic']}-{send['partition']} @ {send['offset']:,}"
+            f"{send['topic']}-{send['partition']} @ {send['offset']}"
             if send["partition"] is not None
             else send["topic"]
         )

@@ -191,7 +191,7 @@ def test_a_key_is_found_with_place_time_and_outcome():
     first, line = send_lines("572680001120", [SEND], "UTC")
     assert first == "572680001120   1 send in 1 run"
     assert line == (
-        "  17 Jan 2026 02:00:00   Export   pstt-traces-3 @ 88,120   acknowledged in 11 ms   attempt 1   run 7f3c2"
+        "  17 Jan 2026 02:00:00   Export   pstt-traces-3 @ 88120   acknowledged in 11 ms   attempt 1   run 7f3c2"
     )
 
 
