@@ -216,12 +216,12 @@ class _Sends:
         offsets, acknowledged = np.asarray(self._offsets), np.asarray(self._partitions) >= 0
         texts = [self._errors.get(i, (None, None)) for i in range(count)] if self._errors else []
         errors, classes = (
-            _repeating([text[part] for text in texts]) if texts else _constant(None, count) for part in (0, 1)
+            _texts([text[part] for text in texts]) if texts else _texts([None], [count]) for part in (0, 1)
         )
         columns = [
-            _constant(run_id, count),
-            _constant(job, count),
-            _topics(_runs_of(self._topics)),
+            _texts([run_id], [count]),
+            _texts([job], [count]),
+            _texts(*zip(*_runs_of(self._topics), strict=True)),
             _numbers(self._partitions, pa.int32(), acknowledged),
             # An idempotent retry whose first acknowledgement was lost is acknowledged without its offset.
             _numbers(offsets, pa.int64(), acknowledged & (offsets >= 0)),
@@ -234,7 +234,7 @@ class _Sends:
             _dictionary(_numbers((~acknowledged).astype(np.int32), pa.int32()), ("acknowledged", "failed")),
             errors,
             classes,
-            *(_constant(text or None, count) for text in astuple(destination)),
+            *(_texts([text or None], [count]) for text in astuple(destination)),
         ]
         return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
@@ -262,24 +262,13 @@ def _dictionary(indexes: pa.Array, texts: Sequence[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indexes, _TextColumn([text.encode() for text in texts]).as_arrow())
 
 
-def _constant(text: str | None, count: int) -> pa.DictionaryArray:
-    """Returns a column with one text, or with nulls."""
-    indexes = _numbers(np.zeros(count, np.int32), pa.int32(), np.full(count, text is not None))
-    return _dictionary(indexes, [text or ""])
-
-
-def _repeating(texts: Sequence[str | None]) -> pa.DictionaryArray:
-    """Returns a column of texts, each of which is kept once."""
+def _texts(texts: Sequence[str | None], counts: Sequence[int] = ()) -> pa.DictionaryArray:
+    """Returns a column in which each text is kept once; with `counts` each one stands for so many sends in a row."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(text for text in texts if text is not None))}
     indexes = np.fromiter((-1 if text is None else numbers[text] for text in texts), np.int32, len(texts))
+    if counts:
+        indexes = np.repeat(indexes, counts)
     return _dictionary(_numbers(indexes, pa.int32(), indexes >= 0), list(numbers))
-
-
-def _topics(runs: Sequence[tuple[str, int]]) -> pa.DictionaryArray:
-    topics, counts = zip(*runs, strict=True)
-    numbers = {topic: number for number, topic in enumerate(dict.fromkeys(topics))}
-    indexes = np.repeat(np.array([numbers[topic] for topic in topics], np.int32), counts)
-    return _dictionary(_numbers(indexes, pa.int32()), list(numbers))
 
 
 def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
