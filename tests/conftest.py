@@ -48,6 +48,8 @@ hypothesis.settings.load_profile("no_clock")
 # Else each of some thousand processes compiles all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# As a command of the product does it: numpy's threads would spin for 50 ms in each of the same processes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A password costs a third of a second of a processor on purpose. tests/unit/test_accounts.py checks that it does.
 accounts._hasher = lambda: PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)

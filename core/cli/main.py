@@ -153,6 +153,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Windows console with an old code page cannot print ✔
             stream.reconfigure(encoding="utf-8", errors="replace")
+    # numpy starts a thread for each processor as it is imported; they spin for 50 ms and get no work here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     as_json = "--json" in sys.argv
     speak(chosen_language(os.environ, _folder(sys.argv, os.environ) / ".env"))
     try:

@@ -43,6 +43,8 @@ NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
 """Where many keys have the same beginning, their newest sends are among these; sorting all would take seconds."""
 MOST_FOUND = 100_000
 """The most sends of one key that are read."""
+READERS = 8
+"""Threads that search a key. 100,000,000 sends that are not in memory take 0.6 s, 1.0 with two threads, as much processor time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +314,13 @@ class MetricsQueries:
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
         """Returns every send of that key, also with blanks after it, as in a CHAR column; oldest first, times aware UTC."""
+        self._read_at_once()
         found = self._rows("found", {"key": key.rstrip(" "), "limit": limit})
         return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
         """Returns the newest `limit` sends whose key begins with `start`, by key and time; times aware UTC."""
+        self._read_at_once()
         size = min(len(start.encode()), 8)
         below = 4 * (8 - size)
         low = self._head_of(start) >> below << below
@@ -332,6 +336,10 @@ class MetricsQueries:
                 break  # these are all
         newest = [row for row in found if row.pop("begins")][:limit]
         return sorted(newest, key=lambda row: (row["key"], row["sent_at"], row["attempt"]))
+
+    def _read_at_once(self) -> None:
+        """Lets this opening of the file read a column with more threads than there are processors: they wait for the disk."""
+        self._db.execute(f"SET threads = {READERS}")
 
     def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         return self._answered(self._sql["found_beginning"].replace("{match}", match), values)

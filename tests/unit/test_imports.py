@@ -122,6 +122,22 @@ def test_help_imports_no_slow_library(tmp_path: Path):
     assert [name for name in LAZY if name in modules] == []  # type: ignore[operator]
 
 
+def test_numpy_starts_no_threads_in_a_command(tmp_path: Path):
+    program = (
+        "import sys, psutil, core.cli.main as program\n"
+        "def leave(code):\n import numpy; print(psutil.Process().num_threads())\n"
+        "program.leave = leave\n"
+        "sys.argv = ['core', '--version']\n"
+        "program.main()\n"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "1"
+
+
 @pytest.mark.parametrize("name", ["core", "core.model.run", "core.errors", "core.kafka", "core.kafka.sender"])
 def test_a_module_that_most_others_import_loads_no_client(name: str, tmp_path: Path):
     modules = imported(tmp_path, name)["modules"]
