@@ -186,6 +186,7 @@ def main() -> None:
     parts.add_argument("--rows", type=int, default=10_000_000)
     parts.add_argument("--parts", type=int, default=8)
     parts.add_argument("--repeat", type=int, default=3)
+    parts.add_argument("--only-one-process", action="store_true", help="only what parts cost in one process")
     news = commands.add_parser("incremental", help="runs of incremental jobs killed at random moments")
     news.add_argument("--kills", type=int, default=1000, help="with a broker that is a file")
     news.add_argument("--real-kills", type=int, default=100, help="with PostgreSQL and a real broker")
@@ -205,7 +206,7 @@ def main() -> None:
     if options.command == "partitions":
         from bench.partitions import main as partitions
 
-        partitions(options.rows, options.parts, options.repeat)
+        partitions(options.rows, options.parts, options.repeat, only_one_process=options.only_one_process)
         return
     if options.command == "rest":
         sys.exit(asked(options.per_s, options.seconds, options.rows))

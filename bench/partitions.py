@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -114,17 +115,27 @@ def spread(run: Run) -> float:
     return 100 * (max(rows) / min(rows) - 1)
 
 
-def main(rows: int, parts: int, repeat: int) -> None:
-    """Measures all of it and prints the figures: medians of runs that take turns."""
+def main(rows: int, parts: int, repeat: int, *, only_one_process: bool = False) -> None:
+    """Measures all of it and prints the figures: medians of runs that take turns.
+
+    Args:
+        rows: Rows of the table.
+        parts: Parts of a run.
+        repeat: How many turns.
+        only_one_process: Measures only what parts cost in one process, which needs many turns to be seen.
+    """
     with (
         PostgresRig() as postgres,
         KafkaRig(for_long=True) as kafka,
         tempfile.TemporaryDirectory() as folder,
         ExitStack() as stack,
     ):
-        dask = stack.enter_context(DaskRig(Path(folder) / "dask", {PASSWORD_VARIABLE: postgres.password}))
-        dask.add_workers(2)
-        workers = [psutil.Process(worker.server.pid) for worker in dask.workers]
+        workers, on_dask = [], {"DASK_SCHEDULER_ADDRESS": ""}
+        if not only_one_process:
+            dask = stack.enter_context(DaskRig(Path(folder) / "dask", {PASSWORD_VARIABLE: postgres.password}))
+            dask.add_workers(2)
+            workers = [psutil.Process(worker.server.pid) for worker in dask.workers]
+            on_dask["DASK_SCHEDULER_ADDRESS"] = dask.address
         make_table(postgres, rows)
         with postgres.connect() as connection:
             connection.execute(ZIPF.format(rows=rows).encode())
@@ -147,13 +158,16 @@ def main(rows: int, parts: int, repeat: int) -> None:
 
         plain = place("plain", QUERY, None, "barcode")
         split = place("split", QUERY, "arrivetimestamp", "barcode")
-        local, on_dask = "PSTT_RUN_PROCESSES", {"DASK_SCHEDULER_ADDRESS": dask.address}
+        local = "PSTT_RUN_PROCESSES"
         contestants: dict[str, tuple[Path, dict[str, str]]] = {
             "without partitions": (plain, {}),
             f"{parts} parts, 1 process": (split, {local: "1"}),
-            f"{parts} parts, 2 processes": (split, {local: "2"}),
-            f"{parts} parts, 2 Dask workers": (split, on_dask),
         }
+        if not only_one_process:
+            contestants |= {
+                f"{parts} parts, 2 processes": (split, {local: "2"}),
+                f"{parts} parts, 2 Dask workers": (split, on_dask),
+            }
         runs: dict[str, list[Run]] = {name: [] for name in contestants}
         print(f"{'':<34} {'rows':>11} {'s':>7} {'msg/s':>9} {'CPU s':>7} {'processes':>9} {'peak MB':>8}")
         for turn in range(repeat):
@@ -162,13 +176,14 @@ def main(rows: int, parts: int, repeat: int) -> None:
                 used = workers if variables is on_dask else ()
                 runs[name].append(run_once(where, environment(postgres, **variables), at, used))
                 print(line(name, runs[name][-1]), flush=True)
+        _print_overhead(*runs.values())
+        if only_one_process:
+            return
         zipf = place("zipf", "SELECT id, n FROM zipf", "id", "id")
         skewed = run_once(zipf, environment(postgres, PSTT_RUN_PROCESSES="2"), 0)
         print(line(f"{parts} parts of Zipf data, 2 processes", skewed), end="\n\n")
-    whole_s, one_s, two_s, dask_s = (median(run.seconds for run in some) for some in runs.values())
-    whole_cpu, one_cpu, two_cpu, dask_cpu = (median(run.cpu_s for run in some) for some in runs.values())
-    print(Figure("overhead of partitions with one process, %", 100 * (one_s / whole_s - 1), "≤ 5 %"))
-    print(Figure("the same of processor time, %", 100 * (one_cpu / whole_cpu - 1), "≤ 5 %"))
+    one_s, two_s, dask_s = (median(run.seconds for run in some) for some in list(runs.values())[1:])
+    two_cpu, dask_cpu = (median(run.cpu_s for run in some) for some in list(runs.values())[2:])
     print(Figure("two processes against one", one_s / two_s, "≥ 1.2"))
     print(Figure("two Dask workers against two processes", two_s / dask_s, "≥ 0.9"))
     print(Figure("the same of processor time", two_cpu / dask_cpu, "≥ 0.9"))
@@ -176,3 +191,10 @@ def main(rows: int, parts: int, repeat: int) -> None:
     print(
         Figure("growth of memory of a process, %", max(growth(run) for some in runs.values() for run in some), "≤ 10 %")
     )
+
+
+def _print_overhead(whole: Sequence[Run], one: Sequence[Run], *_: Sequence[Run]) -> None:
+    """Prints what parts in one process cost."""
+    for name, figure in (("time", attrgetter("seconds")), ("processor time", attrgetter("cpu_s"))):
+        before, after = (median(map(figure, some)) for some in (whole, one))
+        print(Figure(f"overhead of partitions with one process, {name}, %", 100 * (after / before - 1), "≤ 5 %"))

@@ -30,10 +30,11 @@ __all__ = [
     "with_six_digits",
 ]
 
-_all_numbers = re.compile(rf"(?:{NUMBER}\n)*").fullmatch
-_all_dates = re.compile(rf"(?:{DATE}\n)*").fullmatch
-_all_datetimes = re.compile(rf"(?:{DATETIME}\n)*").fullmatch
-_all_utc_datetimes = re.compile(rf"(?:{DATETIME}\+00\n)*").fullmatch
+# Possessive: else the match remembers a place to go back to for each line, whose memory is new for each column.
+_all_numbers = re.compile(rf"(?:{NUMBER}\n)*+").fullmatch
+_all_dates = re.compile(rf"(?:{DATE}\n)*+").fullmatch
+_all_datetimes = re.compile(rf"(?:{DATETIME}\n)*+").fullmatch
+_all_utc_datetimes = re.compile(rf"(?:{DATETIME}\+00\n)*+").fullmatch
 
 
 ColumnEncoder = Callable[[Sequence[Any]], "Sequence[Any] | None"]
