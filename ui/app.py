@@ -15,6 +15,7 @@ from streamlit.starlette import App
 from core.cli.output import error_lines
 from core.errors import ConfigError, PsttError
 from ui import data
+from ui.addresses import KnownAddresses
 from ui.api import api
 from ui.components.sql_editor import ASSETS
 from ui.http_security import SecurityHeaders, SignInFirst, require_sign_in_or_loopback
@@ -52,5 +53,5 @@ threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
 app = App(
     "page.py",
     routes=[Mount("/api", api), Mount("/editor", StaticFiles(directory=ASSETS))],
-    middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst)],
+    middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst), Middleware(KnownAddresses)],
 )

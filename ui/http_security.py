@@ -30,6 +30,8 @@ __all__ = [
     "SignInFirst",
     "is_local_name",
     "oidc_is_set_up",
+    "opens_the_page",
+    "path_of",
     "require_sign_in_or_loopback",
     "wanted_address",
 ]
@@ -154,7 +156,7 @@ class SignInFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or redirects it to the form."""
-        if scope["type"] == "http" and _opens_the_page(scope) and not await to_thread.run_sync(_may_open, scope):
+        if scope["type"] == "http" and opens_the_page(scope) and not await to_thread.run_sync(_may_open, scope):
             answer = RedirectResponse(f"{scope.get('root_path', '')}/api/signin", HTTPStatus.SEE_OTHER)
             remember_wanted(answer, scope)
             await answer(scope, receive, send)
@@ -164,7 +166,7 @@ class SignInFirst:
 
 def remember_wanted(answer: Response, scope: Scope) -> None:
     """Keeps the address that was asked for in a cookie, so that the sign-in leads there."""
-    path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+    path = path_of(scope)
     query = scope.get("query_string", b"").decode("latin-1")
     wanted = quote(path) + (f"?{query}" if query else "")
     if wanted != "/" and is_of_the_page(wanted):
@@ -190,7 +192,13 @@ def is_of_the_page(address: str) -> bool:
     )
 
 
-def _opens_the_page(scope: Scope) -> bool:
+def path_of(scope: Scope) -> str:
+    """Returns the path of a request, below the address that the page is served at."""
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+
+
+def opens_the_page(scope: Scope) -> bool:
+    """Returns whether a browser asks for a view, and not for a file or an answer of REST."""
     accepted = dict(scope["headers"]).get(b"accept", b"")
     return scope["method"] == "GET" and b"text/html" in accepted and not scope["path"].startswith(NOT_THE_PAGE)
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.errors import PsttError
 from ui import access, data, drafts
+from ui.addresses import show_unknown
 from ui.components import header, leave_warning, problem, sign_in, tour
 from ui.components.links import SESSION_PAGES
 from ui.language import t
@@ -38,6 +39,7 @@ def main() -> None:
     problem.guarded(drafts.keep_typed)()
     problem.guarded(header.show)()
     problem.guarded(tour.show)()
+    problem.guarded(show_unknown)()
     chosen.run()
     problem.guarded(leave_warning.show)()
 

@@ -13,7 +13,7 @@ from ui.access import may
 from ui.components import mail_server
 from ui.components.default_environment import default_environment_box
 from ui.components.problem import guarded
-from ui.components.tables import table
+from ui.components.tables import text_table
 from ui.components.text import plain
 from ui.language import t
 
@@ -36,7 +36,7 @@ def show() -> None:
         and not (only and row.origin == "default")
     ]
     if shown:
-        table([_cells(row) for row in shown], "settings", whole=[t("Setting")])
+        text_table([_cells(row) for row in shown], "settings", t("Settings"))
     else:
         st.markdown(t("No setting is like that.") if wanted else t("Every setting is at its default."))
     st.caption(t("Order: job, connections.json, environment, .env, default. Secrets are never shown."))

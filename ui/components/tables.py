@@ -18,18 +18,20 @@ from ui.components.viewport import is_narrow
 from ui.formats import number
 from ui.language import t
 
-__all__ = ["choose", "table", "without_usual"]
+__all__ = ["choose", "table", "text_table", "without_usual"]
 
 ROW_PX = 35
 MOST_PX = 760
 NAME_PX = 190
 SHORT_TEXT = 32
 """Texts up to so many letters are never cut off: they may end in a number, such as an offset."""
-LETTER_PX = 7.5
-DIGIT_PX = 7
-"""Separators are narrower."""
+LETTER_PX = {**dict.fromkeys("0123456789", 7.1), **dict.fromkeys(" .,:;'|!ijlI", 4.2), **dict.fromkeys("mwMW%@", 12.0)}
+"""The width of a letter where it is not that of most."""
+SMALL_PX, CAPITAL_PX = 7.2, 8.2
+"""The width of any other letter."""
 PADDING_PX = 18
-LABEL_LETTER_PX = 6.3
+LABEL_SHARE = 0.85
+"""The size of the letters of a coloured label."""
 LABEL_PX = 16
 """The edges of a coloured label."""
 CARDS = 20
@@ -52,6 +54,17 @@ _CARD_STYLE = """<style>
 [class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
 </style>"""
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
+_TEXT_STYLE = """<style>
+.pstt-texts {
+  border: 1px solid color-mix(in srgb, currentColor 14%, transparent); border-radius: .5rem; max-height: 760px; overflow: auto;
+}
+.pstt-texts table { border-collapse: collapse; width: 100%; font-size: .875rem }
+.pstt-texts th { font-weight: 400; opacity: .75; text-align: left }
+.pstt-texts th, .pstt-texts td { padding: .45rem .6rem; vertical-align: top; border: 0; white-space: nowrap }
+.pstt-texts td { border-top: 1px solid color-mix(in srgb, currentColor 10%, transparent) }
+.pstt-texts td:last-child { white-space: normal; min-width: 15rem; width: 100% }
+.pstt-texts:focus-visible { outline: 2px solid currentColor }
+</style>"""
 
 
 def without_usual(rows: Sequence[dict[str, Any]], usual: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -99,6 +112,24 @@ def table(
         height=_height(rows, most_px),
         placeholder=missing,
     )
+
+
+def text_table(rows: Sequence[dict[str, str]], key: str, label: str) -> None:
+    """Draws rows of which the last column is a long text, in as many lines as it needs.
+
+    Args:
+        rows: Column → text; a text before the last one is not broken.
+        key: As of `table`.
+        label: What is in it, for a screen reader.
+    """
+    if is_narrow():
+        table(rows, key)
+        return
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in rows[0])
+    lines = ("".join(f"<td>{escape(text)}</td>" for text in row.values()) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    region = f'<div class="pstt-texts" tabindex="0" role="region" aria-label="{escape(label)}">'
+    st.html(f"{_TEXT_STYLE}{region}<table><tr>{head}</tr>{body}</table></div>")
 
 
 def choose(
@@ -193,10 +224,10 @@ def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], whole: Sequenc
         if _is_verdict(values):
             found[name] = _labels(name, values)
         elif values and all(_is_number(value) for value in values):
-            width = _width_px(name, map(_written, values), DIGIT_PX)
+            width = _width_px(name, map(_written, values))
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
         elif name not in names and (name in whole or _is_short(values)):
-            found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
+            found[name] = st.column_config.Column(width=_width_px(name, map(str, values)))
     return found
 
 
@@ -225,7 +256,7 @@ def _labels(name: str, values: Sequence[str]) -> Any:
     options = list(dict.fromkeys(value for value in values if value))
     colours = known_colours()
     return st.column_config.MultiselectColumn(
-        width=_width_px(name, options, LABEL_LETTER_PX) + LABEL_PX,
+        width=_width_px(name, options, LABEL_SHARE) + LABEL_PX,
         options=options,
         color=[HEX_COLOURS[colours.get(option, "grey")] for option in options],
     )
@@ -240,8 +271,13 @@ def _written(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
-def _width_px(heading: str, texts: Iterable[str], letter_px: float) -> int:
-    return round(max(len(heading) * LETTER_PX, *(len(text) * letter_px for text in texts)) + PADDING_PX)
+def _width_px(heading: str, texts: Iterable[str], share: float = 1) -> int:
+    """The width of a column in which nothing is cut off."""
+    return round(max(_text_px(heading), *(_text_px(text) * share for text in texts)) + PADDING_PX)
+
+
+def _text_px(text: str) -> float:
+    return sum(LETTER_PX.get(letter) or (CAPITAL_PX if letter.isupper() else SMALL_PX) for letter in text)
 
 
 def _height(rows: Sequence[dict[str, Any]], most_px: int) -> int:

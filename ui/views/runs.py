@@ -147,7 +147,8 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         runs = runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
     timezone = workspace_status().timezone
     running = {one.run.run_id: one for one in running_now()}
-    rows = without_usual([_row(run, running.get(run.run_id)) for run in runs], {t("Attempt"): 1})
+    rows = [_row(run, running.get(run.run_id)) for run in runs]
+    rows = without_usual(rows, {t("Attempt"): 1, **({t("Topic"): runs[0].topic} if runs else {})})
     if found.by_hand:
         st.caption(
             tn(
