@@ -38,7 +38,7 @@ def test_the_columns_of_a_run_stay_where_they_are(in_italian):
     english = run_lines(RUN, [NAN, NAN])
     verdict, latency, rejected, command = italian(english)
     assert verdict == "◐ completa con scarti 18.545 lette = 18.543 confermate + 2 scartate   esecuzione 7f3c2"
-    assert latency.startswith("  latenza    media 12 ms · p50 9.0 · p90 22 · p99 36")
+    assert latency.startswith("  latenza    media 12 ms · p50 9,0 · p90 22 · p99 36")
     assert latency.endswith("1,9 MB in 0,9 s (21.316 righe/s), 6 partizioni")
     assert rejected == "  scartate   2 × IMPORTO: NaN non ha una forma JSON"
     assert command == english[-1]
@@ -88,6 +88,15 @@ def test_only_what_is_before_data_is_translated():
         ("set KAFKA_CLIENT", "impostare KAFKA_CLIENT"),
         ("p99 latency > 5,000 ms", "latenza p99 > 5.000 ms"),
         ("disk: 70.3 GB free", "disk: 70,3 GB liberi"),
+        ("avg 3.4 ms · p50 3.1 · p90 8.25 · p99 1,204", "media 3,4 ms · p50 3,1 · p90 8,25 · p99 1.204"),
+        ("no scheduled time in the next 2.5 days", "nessun orario previsto nei prossimi 2,5 giorni"),
+        ("and 1,204 more in 0.5 days; --json lists them all", "e altri 1.204 in 0,5 giorni; --json li elenca tutti"),
+        ("latency avg 1,234.5 ms", "latenza media 1.234,5 ms"),
+        ("it uses 81.5 % of the machine's memory (1,240 MB)", "memoria della macchina in uso: 81,5 % (1.240 MB)"),
+        ("1,234.5", "1.234,5"),
+        ("9.0", "9,0"),
+        ("1.0.4", "1.0.4"),
+        ('"timeout_s" = 2.5', '"timeout_s" = 2.5'),
         ("set the table that the user wants", "set the table that the user wants"),
         ("unexpected end of the file", "unexpected end of the file"),
         ("failed: no answer in time", "fallita: nessuna risposta in tempo"),
