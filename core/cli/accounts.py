@@ -17,7 +17,7 @@ from core.cli.account_lines import token_lines, user_lines
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines, print_note, said
 from core.errors import ConfigError
-from core.language import WithData
+from core.language import Data
 from core.records.accounts import Accounts
 from core.records.rights import Role, local_caller
 
@@ -129,7 +129,7 @@ def token_add(
     print_lines(
         [
             f"✔ token {token.token_id} ({name}) may {scope} until {token.expires_at:%Y-%m-%d}",
-            WithData("\n  ", text),
+            f"\n  {Data(text)}",
             "\nIt is shown only now. The program sends it as: Authorization: Bearer TOKEN",
         ]
     )

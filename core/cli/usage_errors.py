@@ -8,7 +8,7 @@ from typer.exceptions import TyperException
 
 from core.cli.output import language, print_note, report_error, said
 from core.errors import ConfigError
-from core.language import WithData
+from core.language import Data
 
 __all__ = ["report_usage_error"]
 
@@ -29,10 +29,10 @@ def report_usage_error(error: TyperException, *, as_json: bool) -> int:
         usage.show()
         return 2
     if context and text == context.get_help():  # it is in the language already, and has names of commands
-        print_note(WithData("", text))
+        print_note(Data(text).marked)
         return 2
     if context:
-        print_note(WithData("", context.get_usage()))
+        print_note(Data(context.get_usage()).marked)
         print_note(f"Try '{context.command_path} --help' for help.\n")
     print_note(f"{said('Error')}: {text}")
     return 2

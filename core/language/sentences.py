@@ -44,7 +44,9 @@ _UNIT = r" (?:ms|s|min|h|B|kB|MB|GB|TB|%)(?!\w)"
 _NUMBER = re.compile(rf"(?<![\w.,])(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?![\w,]|\.\d)|\d+\.\d+(?={_UNIT}))")
 """A number with thousands, or with decimals before a unit."""
 _ALONE = re.compile(r"\d{1,3}(?:,\d{3})*\.\d+")
-"""A number with decimals, and nothing else: a cell of a table."""
+"""A number with decimals, and nothing else."""
+_CELL = re.compile(r"[\d,]+(?:\.\d+)?(?: · [\d,]+(?:\.\d+)?)*")
+"""Numbers and nothing else: a cell of a table."""
 _BEGINS_WITH_UNIT = re.compile(_UNIT)
 _ENDS_WITH_DECIMAL = re.compile(r"(?<![\w.,])(\d+)\.(\d+)$")
 _DAY = re.compile(r"\b(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
@@ -130,8 +132,8 @@ class Sentences:
         """
         if text in self._words:
             return self._words[text]
-        if _ALONE.fullmatch(text):
-            return self._number(text)
+        if _CELL.fullmatch(text):
+            return " · ".join(map(self._number, text.split(" · ")))
         if not text or len(text) > _MOST_CHARACTERS:
             return text
         return self._find(text).text
