@@ -5,6 +5,7 @@ A problem has four parts: what failed, on what, why, what to do next.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -498,12 +499,16 @@ def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
     return [*lines, last]
 
 
+_NAMED = re.compile(r"(job|cluster|database) (?!file$)(.+?)(, registry)?")
+"""The subject of a check that has a name of the user in it; `job file` has none."""
 _SIGNS = {"pass": "✔", "warn": "!", "fail": "✘"}
 
 
 def check_result_lines(result: CheckResult) -> list[str]:
     """Returns one result of `doctor` or `health`, with what to do."""
-    return _with_remedy(f"{_SIGNS[result.status]} {result.subject}: {result.text}", result.remedy)
+    named = _NAMED.fullmatch(result.subject)
+    subject = f"{named[1]} {Data(named[2])}{named[3] or ''}" if named else result.subject
+    return _with_remedy(f"{_SIGNS[result.status]} {subject}: {result.text}", result.remedy)
 
 
 def check_summary(results: Sequence[CheckResult]) -> str:

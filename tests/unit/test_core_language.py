@@ -14,6 +14,7 @@ from loguru import logger
 from core.admin.logs import start_logging
 from core.cli import output
 from core.cli.render import (
+    check_result_lines,
     preview_lines,
     reject_lines,
     run_lines,
@@ -24,6 +25,7 @@ from core.cli.render import (
 )
 from core.errors import PsttError
 from core.language import Data, chosen_language, label, translated, translated_line
+from core.model.check_result import CheckResult
 from core.notify.alert_messages import failure_notification
 from core.notify.daily_report import DailyReport, JobReport, daily_report_notification
 from core.notify.notification import NotificationTable
@@ -307,6 +309,21 @@ def test_names_of_alerts_topics_groups_backfills_and_accounts_are_not_translated
         "failed   fallita",
         "running  in corso",
     ]
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        ("job failed", "job failed"),
+        ("database failed", "database failed"),
+        ("cluster running, registry", "cluster running, registry"),
+        ("job file", "file di job"),
+        ("odbc driver", "driver odbc"),
+    ],
+)
+def test_names_in_checks_are_not_translated(subject, shown):
+    (line,) = italian(check_result_lines(CheckResult("fail", subject, "no answer in time")))
+    assert line == f"✘ {shown}: nessuna risposta in tempo"
 
 
 def test_names_in_tables_of_mails_are_not_translated():
