@@ -26,8 +26,9 @@ from core.cli.render import (
 from core.errors import PsttError
 from core.language import Data, chosen_language, label, translated, translated_line
 from core.model.check_result import CheckResult
-from core.notify.alert_messages import failure_notification
+from core.notify.alert_messages import alert_notification, failure_notification
 from core.notify.daily_report import DailyReport, JobReport, daily_report_notification
+from core.notify.incidents import Incident
 from core.notify.notification import NotificationTable
 from core.notify.rules import default_alerts
 from core.notify.situation import Recipients, Situation
@@ -332,6 +333,20 @@ def test_names_in_tables_of_mails_are_not_translated():
     )
     assert table.in_language("it").rows[1:] == [["failed", "fallita"], ["running", "9,0"]]
     assert table.in_language("it").data_columns == frozenset({0})
+
+
+def test_the_names_in_a_mail_about_several_alerts_are_not_translated():
+    at = Situation(default_alerts(), {}, (), Recipients(page_url="", language="it"), AT)
+    rule = at.alerts.rules["success_rate"]
+    group = [
+        (
+            Incident(number, rule.name, name, "open", AT, AT, AT, None, None, None, "no answer in time"),
+            "no answer in time",
+        )
+        for number, name in enumerate(("failed", "running"))
+    ]
+    (table,) = alert_notification(rule, group, at).in_language("it").tables
+    assert table.rows[1:] == [[name, "nessuna risposta in tempo"] for name in ("failed", "running")]
 
 
 def test_no_mark_of_data_is_printed(capsys):
