@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -45,10 +45,24 @@ def ms_text(latency_ms: float | None) -> str:
     return f"{latency_ms:,.1f}" if latency_ms < 10 else f"{latency_ms:,.0f}"
 
 
-def heading(job_name: str, scheduled_at: datetime, timezone: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """Returns `Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16`."""
-    parts = [job_name, f"scheduled {local_time(scheduled_at, timezone)} {timezone}"]
-    return " · ".join([*parts, *(f"{name} = {short_value(value)}" for name, value in parameters)])
+def heading(
+    job_name: str,
+    scheduled_at: datetime,
+    timezone: str,
+    parameters: Iterable[tuple[str, str]],
+    as_data: Callable[[str], str] = str,
+) -> str:
+    """Returns `Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16`.
+
+    Args:
+        job_name: Its name.
+        scheduled_at: Aware.
+        timezone: Of the job.
+        parameters: Names and values.
+        as_data: Marks the names and values of the user.
+    """
+    parts = [as_data(job_name), f"scheduled {local_time(scheduled_at, timezone)} {timezone}"]
+    return " · ".join([*parts, *(f"{as_data(f'{name} = {short_value(value)}')}" for name, value in parameters)])
 
 
 def short_value(value: str) -> str:

@@ -28,8 +28,8 @@ from core.admin.edit_files import bind_examples, checked_query
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.run.planning import plan_run
+from core.sql.known_statements import KnownStatements
 from core.sql.parser import load
-from core.sql.partitioning import require_splittable
 from core.sql.query import ParsedQuery
 from core.workspace.connections import read_connections
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, parse_job
@@ -258,7 +258,8 @@ def _binding_error(
                 read = _reads_outlines(root, job.connection) if outlines else load
                 plan = plan_run(app, job, now=now, at=at, read=read)
                 if job.partitions is not None:
-                    require_splittable(plan.query.steps, app.connections.dialect(job.connection), job.partitions)
+                    known = KnownStatements(app.workspace.statements_dir)
+                    known.require_splittable(plan.query.steps, app.connections.dialect(job.connection), job.partitions)
         except PsttError as error:
             return error
     return None

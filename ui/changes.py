@@ -34,6 +34,7 @@ from core.model.query import ParameterValue
 from core.notify.delivery import MAIL
 from core.notify.silences import AlertRecords, Silence
 from core.notify.simulation import Simulation
+from core.records.job_versions import JobVersion
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import backfills, commands, watermarks
 from core.scheduler.backfills import BackfillOptions
@@ -122,8 +123,7 @@ def save_job(job: Job, seen_sha256: str, brought_back: str = "") -> JobFile:
     by = caller("change" if seen_sha256 else "create")
     with data.opened() as app:
         if seen_sha256:
-            version = app.ledger.job_versions.get(job.slug, brought_back) if brought_back else None
-            content = version.content if version and draft(job.slug, version.document).job == job else None
+            content = version.content if (version := version_brought_back(job, brought_back)) else None
             saved = replace_job(
                 app.workspace, app.ledger, job, content=content, seen_sha256=seen_sha256, caller=by, now=data.now()
             )
@@ -131,6 +131,15 @@ def save_job(job: Job, seen_sha256: str, brought_back: str = "") -> JobFile:
             saved = create_job(app.workspace, app.ledger, job, caller=by, now=data.now())
     _changed()
     return saved
+
+
+def version_brought_back(job: Job, sha256: str) -> JobVersion | None:
+    """Returns the version that was brought back into the form; None: there is none, or the form is another job by now."""
+    if not sha256:
+        return None
+    with data.opened() as app:
+        version = app.ledger.job_versions.get(job.slug, sha256)
+    return version if version is not None and draft(job.slug, version.document).job == job else None
 
 
 def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:

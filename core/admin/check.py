@@ -23,8 +23,8 @@ from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
 from core.run.planning import WITHOUT_PARTS, ReadQuery, bound
 from core.run.telemetry import telemetry_problems
+from core.sql.known_statements import KnownStatements
 from core.sql.parser import load
-from core.sql.partitioning import require_splittable
 from core.sql.values import as_text
 from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
@@ -49,7 +49,7 @@ class Finding:
 
 
 def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
-    """Checks `.env`, connections.json, alerts.json, every job and every query. Contacts no server and changes nothing."""
+    """Checks `.env`, connections.json, alerts.json, every job and every query. Contacts no server and changes no file of the user."""
     settings, findings = _read(lambda: read_settings(workspace, environ))
     findings += [
         Finding("warning", "environment", f"{name} is no setting and has no effect", f'did you mean "{near}"?')
@@ -236,7 +236,9 @@ def _job(
     try:
         query = _bind(workspace, job, dialect, writes, read)
         if job.partitions is not None:
-            require_splittable(query.steps, dialect, job.partitions)
+            # A folder that is only checked gets no .pstt.
+            known = KnownStatements(workspace.statements_dir if workspace.state_dir.is_dir() else None)
+            known.require_splittable(query.steps, dialect, job.partitions)
     except PsttError as error:
         found = _error(error, where)
         yield found if found.where == where else replace(found, where=f"{where} → {found.where}")

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from core.cli.output import said
 from core.cli.render import table_lines
+from core.language import Data
 from core.records.accounts import AccessToken, User
 
 __all__ = ["token_lines", "user_lines"]
@@ -16,7 +17,7 @@ def user_lines(users: Sequence[User]) -> list[str]:
     """Returns a table of the users; without any, who may use the page."""
     names = [said("name"), said("role"), said("e-mail"), said("signs in by"), said("last sign-in")]
     rows = [
-        [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
+        [Data(u.name), u.role, Data(u.email or ""), "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
         for u in users
     ]
     lines = table_lines(names, rows)
@@ -39,7 +40,15 @@ def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:
     return table_lines(
         names,
         [
-            [t.token_id, t.name, t.scope, t.state(now), _day(t.expires_at), _day(t.last_used_at), t.created_by]
+            [
+                Data(t.token_id),
+                Data(t.name),
+                t.scope,
+                t.state(now),
+                _day(t.expires_at),
+                _day(t.last_used_at),
+                Data(t.created_by),
+            ]
             for t in tokens
         ],
     )

@@ -15,9 +15,9 @@ import typer
 from core.app import App
 from core.cli.account_lines import token_lines, user_lines
 from core.cli.options import JsonOption, WorkspaceOption, now
-from core.cli.output import print_answer, print_json, print_lines, said
+from core.cli.output import print_answer, print_json, print_lines, print_note, said
 from core.errors import ConfigError
-from core.language import WithData
+from core.language import Data
 from core.records.accounts import Accounts
 from core.records.rights import Role, local_caller
 
@@ -129,7 +129,7 @@ def token_add(
     print_lines(
         [
             f"✔ token {token.token_id} ({name}) may {scope} until {token.expires_at:%Y-%m-%d}",
-            WithData("\n  ", text),
+            f"\n  {Data(text)}",
             "\nIt is shown only now. The program sends it as: Authorization: Bearer TOKEN",
         ]
     )
@@ -169,4 +169,10 @@ def _asked_password(*, from_stdin: bool) -> str:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
         raise ConfigError("a password is needed, and there is no terminal to enter it", remedy="give --password-stdin")
-    return str(typer.prompt(said("Password"), hide_input=True, confirmation_prompt=True))
+    while True:  # Typer would ask for the repetition in English
+        password, repeated = (
+            str(typer.prompt(question, hide_input=True)) for question in (said("Password"), said("Repeat the password"))
+        )
+        if password == repeated:
+            return password
+        print_note("! the two passwords differ; enter both again")

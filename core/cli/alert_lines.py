@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from core.formatting import local_time
+from core.language import Data
 from core.notify.silences import silence_of
 from core.notify.simulation import NO_HISTORY
 
@@ -38,7 +39,7 @@ def alert_lines(
     for incident in incidents:
         if incident.state == "pending":
             since = local_time(incident.first_true_at, timezone)
-            yield f"  … {incident.rule}   {incident.subject}   since {since}, no alert yet   {incident.text}"
+            yield f"  … {incident.rule}   {Data(incident.subject)}   since {since}, no alert yet   {incident.text}"
     for silence in silences:
         yield silence_line(silence, timezone)
     yield f"{_count(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery"
@@ -60,29 +61,33 @@ def rules_lines(found: StoredRules) -> Iterator[str]:
         yield f"  {'✔' if rule.enabled else '–'} {name}   {rule.title}"
         for key, value in found.values[name].items():
             shown = json.dumps(value, ensure_ascii=False) if isinstance(value, list | bool) else value
-            yield f"      {name}.{key}={shown}"
+            yield f"      {Data(f'{name}.{key}={shown}')}"
 
 
 def _incident(incident: Incident, silences: Sequence[Silence], timezone: str) -> Iterator[str]:
     since = local_time(incident.opened_at or incident.first_true_at, timezone)
     critical = "CRITICAL   " if incident.severity == "critical" else ""
     number = f"{incident.incident_id}   {critical}{incident.rule}"
-    yield f"  {number}   {incident.subject}   since {since}   {incident.text}"
+    yield f"  {number}   {Data(incident.subject)}   since {since}   {incident.text}"
     if incident.run_id:
         yield f"      run {incident.run_id}"
     if incident.acknowledged_at is not None:
-        note = f": {incident.note}" if incident.note else ""
-        yield f"      acknowledged {local_time(incident.acknowledged_at, timezone)} by {incident.acknowledged_by}{note}"
+        note = f": {Data(incident.note)}" if incident.note else ""
+        yield f"      acknowledged {local_time(incident.acknowledged_at, timezone)} by {Data(incident.acknowledged_by)}{note}"
     if silence := silence_of(silences, incident):
         yield f"      silenced until {local_time(silence.until, timezone)} by silence {silence.silence_id}"
 
 
 def silence_line(silence: Silence, timezone: str) -> str:
     """Returns one silence: what it covers, until when, who made it and why."""
-    what = "   ".join(filter(None, (silence.rule or "every rule", silence.subject or "every subject")))
-    note = f": {silence.note}" if silence.note else ""
+    what = "   ".join(
+        filter(
+            None, (silence.rule or "every rule", Data(silence.subject).marked if silence.subject else "every subject")
+        )
+    )
+    note = f": {Data(silence.note)}" if silence.note else ""
     until = local_time(silence.until, timezone)
-    return f"  silence {silence.silence_id}   {what}   until {until}   by {silence.made_by}{note}"
+    return f"  silence {silence.silence_id}   {what}   until {until}   by {Data(silence.made_by)}{note}"
 
 
 def simulation_lines(found: Simulation, timezone: str) -> Iterator[str]:
@@ -95,7 +100,7 @@ def simulation_lines(found: Simulation, timezone: str) -> Iterator[str]:
         yield f"{rule.name}   {rule.title}{lasts}   {NO_HISTORY.get(rule.name, answer) if rule.enabled else answer}"
         for one in fired[-MOST_FIRED:]:
             end = f"to {local_time(one.ended_at, timezone)}" if one.ended_at else "and still"
-            yield f"  {local_time(one.opened_at, timezone)} {end}   {one.subject}   {one.text}"
+            yield f"  {local_time(one.opened_at, timezone)} {end}   {Data(one.subject)}   {one.text}"
         if len(fired) > MOST_FIRED:
             yield f"  … {len(fired) - MOST_FIRED:,} earlier ones: --json has all"
 
@@ -106,11 +111,11 @@ def _sent(message: OutboxMessage, timezone: str) -> Iterator[str]:
         yield f"  ✔ {at}   {message.subject}   {_recipients(message)}"
     else:
         yield f"  ✘ given up   {message.subject}   {_recipients(message)}   {message.last_error}"
-    yield from (f"    refused: {address}: {why}" for address, why in message.refused.items())
+    yield from (f"    refused: {Data(address)}: {Data(why)}" for address, why in message.refused.items())
 
 
 def _recipients(message: OutboxMessage) -> str:
-    return ", ".join(message.recipients) or f"channel {message.channel}"
+    return Data(", ".join(message.recipients)).marked or f"channel {Data(message.channel)}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -24,6 +24,7 @@ from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import delivery_lines
 from core.errors import ConfigError
+from core.language import Data
 from core.notify.delivery import MAIL
 from core.notify.silences import AlertRecords
 from core.records.rights import local_caller
@@ -167,7 +168,7 @@ def alerts_test(
     if as_json:
         print_json(asdict(result))
     else:
-        print_lines(delivery_lines(result) if channel == MAIL else [f"✔ channel {channel} took the message"])
+        print_lines(delivery_lines(result) if channel == MAIL else [f"✔ channel {Data(channel)} took the message"])
     raise typer.Exit(1 if result.refused or result.later else 0)
 
 

@@ -14,7 +14,7 @@ from core.app import App
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.errors import ConfigError
-from core.language import WithData
+from core.language import Data
 from core.records.rights import local_caller
 from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
@@ -78,7 +78,7 @@ def apply(
             for change in apply_changes(plan, opened.ledger, caller=local_caller(), now=now()):
                 made.append(change.name)
                 if not as_json:
-                    print_lines([f"✔ {_DONE[change.action]} {change.name}"])
+                    print_lines([f"✔ {_DONE[change.action]} {Data(change.name)}"])
     if as_json:
         print_json(
             {
@@ -98,7 +98,7 @@ def plan_lines(plan: ChangePlan) -> list[str]:
     """Returns each change with its differing lines, then how many there are."""
     lines: list[str] = []
     for change in plan.changes:
-        lines += [WithData(f"{change.symbol} ", change.name), *(WithData("      ", line) for line in change.diff())]
+        lines += [f"{change.symbol} {Data(change.name)}", *(f"      {Data(line)}" for line in change.diff())]
     counts = [
         f"{sum(change.action == action for change in plan.changes)} {word}"
         for action, word in (("create", "new"), ("change", "changed"), ("delete", "deleted"))

@@ -18,6 +18,7 @@ from core.cli.options import JobArgument, JsonOption, WorkspaceOption, day_of, n
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.watermark import print_watermark
 from core.errors import ConfigError
+from core.language import Data
 from core.records.backfills import BackfillOrder
 from core.records.rights import local_caller
 from core.scheduler.backfills import (
@@ -109,7 +110,7 @@ def start(
         print_json(backfill_document(found.slug, made))
     else:
         follow = [f"  next   python -m core backfill show {made.request_id}"] if made.scheduled_run_ids else []
-        print_lines([f"{'✔' if made.scheduled_run_ids else '–'} {found.name}: {made.text}", *follow, *note])
+        print_lines([f"{'✔' if made.scheduled_run_ids else '–'} {Data(found.name)}: {made.text}", *follow, *note])
 
 
 def _refuse_days(*given: object) -> None:
@@ -197,7 +198,9 @@ def retry(
     if as_json:
         print_json(backfill_document(job, made))
     else:
-        print_lines([f"{'✔' if made.scheduled_run_ids else '–'} backfill {made.request_id} of {job}: {made.text}"])
+        print_lines(
+            [f"{'✔' if made.scheduled_run_ids else '–'} backfill {made.request_id} of {Data(job)}: {made.text}"]
+        )
 
 
 def _retry(opened: App, number: int, parallel: int | None, order: BackfillOrder | None) -> Any:

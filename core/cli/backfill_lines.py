@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.formatting import duration_text, local_time
+from core.language import Data
 
 if TYPE_CHECKING:
     from core.scheduler.backfills import BackfillReport
@@ -22,7 +23,7 @@ def backfills_table(found: Sequence[BackfillReport]) -> list[str]:
         return ["no backfill in this workspace", "  next   python -m core backfill JOB --from DAY --to DAY starts one"]
     width = max(len(one.backfill.job) for one in found)
     return [
-        f"{one.backfill.backfill_id:>6}  {one.backfill.job:<{width}}  {one.backfill.first_day} to {one.backfill.last_day}  "
+        f"{one.backfill.backfill_id:>6}  {Data(one.backfill.job):<{width}}  {one.backfill.first_day} to {one.backfill.last_day}  "
         f"{one.backfill.state:<9}  {_progress_text(one)}"
         for one in found
     ]
@@ -33,9 +34,9 @@ def backfill_lines(found: BackfillReport) -> list[str]:
     backfill, progress = found.backfill, found.progress
     again = ", also times that were sent before" if backfill.again else ""
     lines = [
-        f"backfill {backfill.backfill_id} of {backfill.job}: {backfill.state}",
+        f"backfill {backfill.backfill_id} of {Data(backfill.job)}: {backfill.state}",
         f"  days    {backfill.first_day} to {backfill.last_day}, {backfill.run_order} first, "
-        f"{backfill.parallel} at once{again}; asked by {backfill.asked_by}",
+        f"{backfill.parallel} at once{again}; asked by {Data(backfill.asked_by)}",
         f"  runs    {_progress_text(found)}",
         f"  sent    {progress.acknowledged:,} messages",
     ]

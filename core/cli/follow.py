@@ -11,6 +11,7 @@ import msgspec
 from core.cli.message_lines import message_document, message_line, message_lines
 from core.cli.output import error_lines, print_lines, print_note
 from core.errors import PsttError
+from core.language import Data
 
 if TYPE_CHECKING:
     from core.admin.topic_messages import ReadableMessage
@@ -55,7 +56,7 @@ def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool,
         pass  # the way to end it
     print_note(f"{shown:,} messages shown, {examined:,} looked through")
     if tail.missing and examined:
-        print_note(f"none of them has {', '.join(tail.missing)}")
+        print_note(f"none of them has {Data(', '.join(tail.missing))}")
 
 
 def _turn(tail: TopicTail, *, is_away: bool) -> tuple[TailTurn | None, bool]:

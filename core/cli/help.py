@@ -15,12 +15,14 @@ __all__ = ["speaking"]
 
 _EXTRA = re.compile(r"(.*?)(?:\s*\[([^\]]*)\])?", re.DOTALL)
 """What an option means, and what Typer adds: `[default: 50]`, `[required]`."""
+_TYPE = re.compile(r"<(str|int|float|path|list\[int\])(?: range)?>")
+"""The type of a value, as Typer writes it; `<read|send>` are values of ours."""
 _Formatter: Any = typer.Context.formatter_class
 
 
 class _SpokenHelp(_Formatter):  # type: ignore[misc]  # Typer exports the class under no other name
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        super().write_usage(prog, args, f"{said('Usage')}: ")
+        super().write_usage(prog, _said_pieces(args), f"{said('Usage')}: ")
 
     def write_heading(self, heading: str) -> None:
         super().write_heading(_of_typer().get(heading, heading))
@@ -29,7 +31,8 @@ class _SpokenHelp(_Formatter):  # type: ignore[misc]  # Typer exports the class 
         super().write_text("\n\n".join(_said_text(paragraph) for paragraph in text.split("\n\n")))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], *arguments: Any, **options: Any) -> None:
-        super().write_dl([(name, _said_meaning(meaning)) for name, meaning in rows], *arguments, **options)
+        spoken = [(_TYPE.sub(_said_type, name), _said_meaning(meaning)) for name, meaning in rows]
+        super().write_dl(spoken, *arguments, **options)
 
 
 class _SpokenContext(typer.Context):
@@ -44,6 +47,23 @@ def speaking(command: Any) -> Any:
             inner.short_help = inner.short_help or _said_text(inner.help or "")  # Typer would cut the English one
             speaking(inner)
     return command
+
+
+def _said_pieces(pieces: str) -> str:
+    """Returns what follows the name of the program: `[OPTIONS] COMMAND [ARGS]...`."""
+    pieces = pieces.replace("[OPTIONS]", said("[OPTIONS]"))
+    return pieces.replace("COMMAND [ARGS]...", f"{said('COMMAND')} {said('[ARGS]...')}")
+
+
+def _said_type(found: re.Match[str]) -> str:
+    types = {
+        "str": said("text"),
+        "int": said("integer"),
+        "float": said("number"),
+        "path": said("path"),
+        "list[int]": said("integers"),
+    }
+    return f"<{types[found[1]]}>"
 
 
 def _said_text(text: str) -> str:

@@ -33,6 +33,7 @@ from core.cli.render import (
     whole_run_lines,
 )
 from core.files.rejects_csv import write_rejects
+from core.language import Data
 from core.notify.daily_report import daily_report_document
 from core.notify.wiring import daily_report
 from core.records.rights import local_caller
@@ -122,7 +123,7 @@ def rejects(
     if as_json:
         print_json({"run_id": found.run_id, "rejects": [asdict(row) for row in rows]})
     elif csv:
-        print_lines([f"{len(rows):,} rejected rows of run {found.run_id} written to {csv}"])
+        print_lines([f"{len(rows):,} rejected rows of run {found.run_id} written to {Data(csv)}"])
     else:
         print_lines(reject_lines(found.run_id, rows))
 

@@ -27,6 +27,7 @@ from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
 from core.errors import ConfigError
+from core.language import Data
 from core.model.check_result import CheckResult
 from core.records.ledger import Ledger
 from core.records.rights import local_caller
@@ -108,7 +109,7 @@ def config(
 
 def _database_line(entry: Mapping[str, Any]) -> str:
     keys = ", ".join(f"{key} = {value}" for key, value in entry.items() if key != "name")
-    return f"connection {entry['name']}: {keys}"
+    return f"connection {Data(entry['name'])}: {Data(keys)}"
 
 
 _APPLIES: dict[Applies, str] = {

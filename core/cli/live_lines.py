@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.formatting import duration_text, local_time
+from core.language import Data
 
 if TYPE_CHECKING:
     from core.model.progress import RunProgress
@@ -40,7 +41,7 @@ def part_line(part: RunPart, count: int) -> str:
     again = f", attempt {part.attempt}" if part.attempt > 1 else ""
     line = (
         f"  part {part.part} of {count}   {part.state}{again}   {part.rows_read:,} rows, {part.acknowledged:,} acknowledged, "
-        f"{part.rejected:,} rejected in {part.duration_s:.1f} s   {part.worker}"
+        f"{part.rejected:,} rejected in {part.duration_s:.1f} s   {Data(part.worker)}"
     ).rstrip()
     return f"{line}   {part.error}" if part.error else line
 

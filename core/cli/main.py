@@ -25,9 +25,10 @@ from typer.exceptions import TyperException
 
 from core.cli.help import speaking
 from core.cli.leaving import leave
-from core.cli.output import language, print_note, report_defect, report_error, said, speak
-from core.errors import ConfigError, PsttError, RunCancelled
-from core.language import WithData, chosen_language
+from core.cli.output import report_defect, report_error, speak
+from core.cli.usage_errors import report_usage_error
+from core.errors import PsttError, RunCancelled
+from core.language import chosen_language
 
 __all__ = ["COMMANDS", "Command", "app", "main"]
 
@@ -182,29 +183,16 @@ def _command(*, as_json: bool) -> int:
     except PsttError as error:
         return report_error(error, as_json=as_json)
     except TyperException as error:  # an unknown command or a wrong option
-        return _usage_error(error, as_json=as_json)
+        return report_usage_error(error, as_json=as_json)
+    except typer.Abort:  # the end of the input, or Ctrl-C, at a question
+        return report_error(RunCancelled("the command was stopped"), as_json=as_json)
     except SystemExit:  # what Typer makes of a closed pipe, and of nothing else here
         raise BrokenPipeError from None
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user; the log has it
         return report_defect(error, as_json=as_json)
     if code == INTERRUPTED:
-        return report_error(RunCancelled("stopped"), as_json=as_json)
+        return report_error(RunCancelled("the command was stopped"), as_json=as_json)
     return int(code)
-
-
-def _usage_error(error: TyperException, *, as_json: bool) -> int:
-    # Typer exports no class that has these two attributes.
-    usage: Any = error
-    if as_json:
-        place = usage.ctx.command_path if getattr(usage, "ctx", None) else "python -m core"
-        return report_error(ConfigError(usage.format_message(), remedy=f"{place} --help"), as_json=True)
-    if language() == "en" or not getattr(usage, "ctx", None):
-        usage.show()
-        return 2
-    print_note(WithData("", usage.ctx.get_usage()))
-    print_note(f"Try '{usage.ctx.command_path} --help' for help.\n")
-    print_note(f"{said('Error')}: {usage.format_message()}")
-    return 2
 
 
 def _discard_output() -> None:

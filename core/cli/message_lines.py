@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.cli.output import said
 from core.clock import iso_utc
 from core.formatting import local_time, size_text
-from core.language import WithData
+from core.language import Data
 
 if TYPE_CHECKING:
     from core.admin.group_offsets import GroupReset
@@ -50,10 +50,10 @@ def topic_document(topic: TopicSummary) -> dict[str, Any]:
 def topic_lines(topics: Sequence[TopicSummary], total: int, text: str) -> list[str]:
     """Returns one line for each topic: name, partitions, messages."""
     if not topics:
-        return [f'no topic has "{text}" in its name' if text else "this account sees no topic"]
+        return [f'no topic has "{Data(text)}" in its name' if text else "this account sees no topic"]
     width = max(len(topic.name) for topic in topics)
     lines = [
-        f"{topic.name:<{width}}  {topic.partitions:>4,} partitions  "
+        f"{Data(topic.name):<{width}}  {topic.partitions:>4,} partitions  "
         f"{'not known' if topic.messages is None else f'{topic.messages:,}':>16} messages"
         for topic in topics
     ]
@@ -108,7 +108,7 @@ def messages_document(found: TopicMessages) -> dict[str, Any]:
 def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) -> Iterator[str]:
     """Yields the messages of a page, and how far it looked."""
     there = sum(span.end - span.earliest for span in found.spans.values())
-    yield f"{found.topic} on {found.cluster}   {there:,} messages in {_count(len(found.spans), 'partition')}   times are those of {timezone}"
+    yield f"{Data(found.topic)} on {Data(found.cluster)}   {there:,} messages in {_count(len(found.spans), 'partition')}   times are those of {timezone}"
     for message in found.messages:
         if whole:
             yield from message_lines(message, timezone)
@@ -118,7 +118,7 @@ def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) 
         yield "  no message is like that" if there else "  there is no message"
     yield f"  {_how_far(found)}"
     if found.missing:
-        yield f"  none of them has {', '.join(found.missing)}"
+        yield f"  none of them has {Data(', '.join(found.missing))}"
     if found.next:
         yield f"  next   --next {found.next}"
     if found.is_mock:
@@ -128,19 +128,20 @@ def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) 
 def message_lines(message: ReadableMessage, timezone: str) -> Iterator[str]:
     """Yields one message whole: place, time, headers, key and value."""
     stored = message.stored
-    yield f"{stored.topic}-{stored.partition} @ {stored.offset}"
+    yield Data(f"{stored.topic}-{stored.partition} @ {stored.offset}").marked
     if stored.at:
         kind = "when the broker stored it" if stored.is_append_time else "set by its producer"
         yield f"  time    {local_time(stored.at, timezone, seconds=True)} {timezone}, {kind}"
     yield f"  size    {size_text(stored.size_bytes)}"
     for name, value in stored.headers:
-        yield WithData("  header  ", f"{name} = {'null' if value is None else _header(value)}")
-    yield WithData("  key     ", _short(message.key))
+        shown = "null" if value is None else _header(value)
+        yield f"  header  {Data(f'{name} = {shown}')}"
+    yield f"  key     {Data(_short(message.key))}"
     if message.value.schema_id is not None:
         yield f"  schema  {message.value.described}, id {message.value.schema_id}"
     if message.value.problem:
         yield f"  not decoded: {message.value.problem}"
-    yield ("  a tombstone: the key without a value" if stored.value is None else WithData("", message.value.text))
+    yield ("  a tombstone: the key without a value" if stored.value is None else Data(message.value.text).marked)
 
 
 def groups_document(topic: str, found: GroupsOfTopic) -> dict[str, Any]:
@@ -161,16 +162,17 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
         yield found.note
         return
     if not found.groups:
-        yield f"no consumer group reads {topic} or has read it"
+        yield f"no consumer group reads {Data(topic)} or has read it"
     for group in found.groups:
         lag = "never committed" if group.never_committed else f"lag {group.lag:,}"
-        yield f"{group.name}   {lag}   {group.state or 'may not be seen'}   {_count(len(group.members), 'member')}"
+        state = Data(group.state).marked if group.state else "may not be seen"
+        yield f"{Data(group.name)}   {lag}   {state}   {_count(len(group.members), 'member')}"
         for part in group.partitions:
             read = (
                 "never committed" if part.committed is None else f"{part.committed:,} of {part.end:,}, lag {part.lag:,}"
             )
             readers = [member.client_id for member in group.members if part.partition in member.partitions]
-            yield f"  partition {part.partition:>4}   {read}" + (f"   {', '.join(readers)}" if readers else "")
+            yield f"  partition {part.partition:>4}   {read}" + (f"   {Data(', '.join(readers))}" if readers else "")
     if found.asked < found.total:
         yield f"  {found.asked:,} of {found.total:,} groups of the cluster were asked"
     if found.refused:
@@ -204,7 +206,7 @@ def reset_document(plan: GroupReset, *, done: bool) -> dict[str, Any]:
 
 def reset_lines(plan: GroupReset) -> Iterator[str]:
     """Yields what a reset of a group's offsets would change, partition by partition."""
-    yield f"{plan.group} on {plan.topic} of {plan.cluster}, reset to {plan.to}"
+    yield f"{Data(plan.group)} on {Data(plan.topic)} of {Data(plan.cluster)}, reset to {plan.to}"
     for part in plan.partitions:
         before = "never committed" if part.before is None else f"{part.before:,}"
         what = "stays" if part.before == part.after else f"to {part.after:,}"
@@ -245,9 +247,8 @@ def message_line(message: ReadableMessage, timezone: str) -> str:
     when = local_time(stored.at, timezone, seconds=True) if stored.at else said("no time")
     key = _short(message.key, 60)
     value = "tombstone" if stored.value is None else _short(message.value)
-    return WithData(
-        f"  {when}   {stored.partition} @ {stored.offset}   ", f"{key}   {size_text(stored.size_bytes)}   {value}"
-    )
+    shown = Data(f"{key}   {size_text(stored.size_bytes)}   {value}")
+    return f"  {when}   {stored.partition} @ {stored.offset}   {shown}"
 
 
 def _how_far(found: TopicMessages) -> str:

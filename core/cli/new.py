@@ -17,7 +17,7 @@ from core.cli.options import JsonOption, WorkspaceOption, now, parameters_of
 from core.cli.output import error_document, error_lines, print_json, print_lines, said
 from core.cli.render import preview_lines
 from core.errors import ConfigError, PsttError
-from core.language import WithData
+from core.language import Data
 from core.model.job import Job
 from core.model.query import Parameter
 from core.records.rights import local_caller
@@ -131,7 +131,7 @@ class Questions:
         if not among:
             raise ConfigError(f"there is nothing to choose for {option}", remedy=if_none)
         if self._asks and not given:
-            print_lines(WithData(f"  {number}  ", name) for number, name in enumerate(among, 1))
+            print_lines(f"  {number}  {Data(name)}" for number, name in enumerate(among, 1))
 
         def check(answer: str) -> None:
             if answer not in among and not _is_number(answer, among):
@@ -208,7 +208,7 @@ def _report(opened: App, made: Job, *, as_json: bool) -> None:
     """
     file = f"queries/{made.slug}{SUFFIX}"
     if not as_json:
-        print_lines([f"✔ {file} is written"])
+        print_lines([f"✔ {Data(file)} is written"])
     try:
         plan = opened.plan(made, now=now(), asked_by=local_caller().name)
         seen = opened.preview(plan, rows=1)

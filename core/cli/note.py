@@ -15,7 +15,7 @@ from core.cli.output import print_json, print_lines
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.formatting import local_time
-from core.language import WithData
+from core.language import Data
 from core.records.day_notes import DayNote
 from core.records.rights import local_caller
 
@@ -72,5 +72,5 @@ def _lines(notes: list[DayNote], timezone: str) -> Iterator[str]:
     if not notes:
         yield "There is no note."
     for one in notes:
-        yield WithData("", f"{one.day}  {one.job}: {one.text}")
-        yield f"            {one.written_by}, {local_time(one.written_at, timezone)}"
+        yield Data(f"{one.day}  {one.job}: {one.text}").marked
+        yield f"            {Data(one.written_by)}, {local_time(one.written_at, timezone)}"

@@ -5,6 +5,7 @@ A problem has four parts: what failed, on what, why, what to do next.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -39,11 +40,10 @@ if TYPE_CHECKING:
     from core.workspace.settings import SettingRow
 
 from core.calendar.describe import describe_calendar
-from core.cli.documents import reject_reasons
 from core.cli.live_lines import part_line
 from core.cli.output import language, said
 from core.formatting import heading, local_time, ms_text, size_text, verdict
-from core.language import WithData
+from core.language import Data
 
 __all__ = [
     "acknowledged_lines",
@@ -87,7 +87,7 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         lines.append(f"  latency    {latency}      {volume}, {len(run.partitions)} partitions")
     for file in run.files:
         lines.append(
-            f"  file       {file.path}   {file.rows:,} rows, {size_text(file.size_bytes)} in {run.duration_s:.1f} s"
+            f"  file       {Data(file.path)}   {file.rows:,} rows, {size_text(file.size_bytes)} in {run.duration_s:.1f} s"
             f" ({run.rate_per_s:,.0f} rows/s)"
         )
     if run.rows_counted is not None:
@@ -127,9 +127,10 @@ def reject_summary(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[s
 
 
 def _reason_lines(rejects: Sequence[Reject], most: int) -> list[str]:
-    ordered = list(reject_reasons(rejects).items())
+    ordered = Counter((reject.column or "", reject.reason) for reject in rejects).most_common()
     lines = [
-        f"  {'rejected' if i == 0 else '':<10} {count:,} × {text}" for i, (text, count) in enumerate(ordered[:most])
+        f"  {'rejected' if i == 0 else '':<10} {count:,} × {f'{Data(column)}: ' if column else ''}{reason}"
+        for i, ((column, reason), count) in enumerate(ordered[:most])
     ]
     return lines if len(ordered) <= most else [*lines, f"             and {len(ordered) - most} other reasons"]
 
@@ -149,28 +150,30 @@ def dry_run_lines(tried: DryRun, most: int = 5) -> list[str]:
 
 def plan_heading(plan: Plan) -> str:
     """Returns one line that names the job, the scheduled time and the parameters of a plan."""
-    return heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())
+    values = plan.query.values.items()
+    return heading(plan.job.name, plan.scheduled_at, plan.job.timezone, values, lambda text: Data(text).marked)
 
 
 def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = ()) -> list[str]:
     """Returns all that `show` prints of a run: verdict, destination, notes, offsets per partition and the SQL that ran."""
-    cluster = f" ({run.cluster})" if run.cluster else ""
+    cluster = f" ({Data(run.cluster)})" if run.cluster else ""
     origin = ""
     if run.of_run is not None:
         origin = f"   {'replay of' if run.kind == 'replay' else 'sent before by run'} {run.of_run}"
     return [
-        heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items()),
-        f"{run.connection} → {run.topic or 'file'}{cluster}   attempt {run.attempt}   asked by {run.asked_by}{origin}",
+        heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items(), lambda text: Data(text).marked),
+        f"{Data(run.connection)} → {Data(run.topic) if run.topic else 'file'}{cluster}   attempt {run.attempt}   "
+        f"asked by {run.asked_by}{origin}",
         *run_lines(run, rejects),
         *notes,
         f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
         *(
-            f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"
+            f"  {Data(f'{p.topic}-{p.partition}')}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"
             for p in run.partitions
         ),
         *(part_line(part, len(run.parts)) for part in run.parts),
         "",
-        *(WithData("  ", line) for line in run.sql_text.splitlines()),
+        *(f"  {Data(line)}" for line in run.sql_text.splitlines()),
         f"  sha256 {run.sql_sha256}",
     ]
 
@@ -181,7 +184,7 @@ def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> lis
     if rejects_only:
         what = "rows that arrived before are left out"
     return [
-        f"replay of run {plan.of_run}{f' to {plan.topic} on {plan.cluster}' if plan.topic else ''}: {what}",
+        f"replay of run {plan.of_run}{f' to {Data(plan.topic)} on {Data(plan.cluster)}' if plan.topic else ''}: {what}",
         *notes,
     ]
 
@@ -191,11 +194,11 @@ def demo_lines(run: Run, topic: DemoReadBack, past: Sequence[ScheduledOutcome], 
     option = f"--workspace {workspace}"
     failed = next((outcome.run.run_id for outcome in reversed(past) if outcome.state == "failed" and outcome.run), None)
     return [
-        f"  read back  {topic.count:,} messages on {run.topic}; one of them:",
+        f"  read back  {topic.count:,} messages on {Data(run.topic)}; one of them:",
         "",
-        WithData("  key    ", str(topic.key)),
-        *(WithData("  header ", f"{name} = {value}") for name, value in topic.headers.items()),
-        WithData("  value  ", topic.value),
+        f"  key    {Data(topic.key)}",
+        *(f"  header {Data(f'{name} = {value}')}" for name, value in topic.headers.items()),
+        f"  value  {Data(topic.value)}",
         "",
         *([f"{len(past)} days before it are simulated: {_states_in_words(past)}", ""] if past else []),
         f"{said('Next')}:",
@@ -218,47 +221,45 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     lines = [plan_heading(plan), *(f"! {warning}" for warning in seen.warnings)]
     if plan.output is not None:
         rows = file_rows(seen, plan.job)
-        lines += ["", *(WithData("", line) for line in table_lines([column.name for column in seen.columns], rows))]
-        return [*lines, "", f"{len(rows)} rows shown for exports/{plan.output}; nothing was written"]
+        lines += ["", *(Data(line).marked for line in table_lines([column.name for column in seen.columns], rows))]
+        return [*lines, "", f"{len(rows)} rows shown for exports/{Data(plan.output)}; nothing was written"]
     for message in seen.messages:
         lines += [
             "",
             f"row {message.row_number} · {message.size_bytes:,} bytes",
-            WithData("  key    ", str(message.key)),
+            f"  key    {Data(message.key)}",
         ]
-        lines += [WithData("  header ", f"{name} = {text}") for name, text in message.headers.items()]
+        lines += [f"  header {Data(f'{name} = {text}')}" for name, text in message.headers.items()]
         lines += [f"  time   {message.timestamp}"] if message.timestamp else []
-        lines.append(
-            "  value  null (a tombstone)" if message.is_tombstone else WithData("  value  ", str(message.value))
-        )
+        lines.append("  value  null (a tombstone)" if message.is_tombstone else f"  value  {Data(message.value)}")
         if message.value_base64 is not None:
             lines.append(f"  bytes  {message.value_base64} (Base64)")
-    return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
+    return [*lines, "", f"{len(seen.messages)} messages shown for topic {Data(plan.topic)}; nothing was sent"]
 
 
 def query_lines(query: Query) -> list[str]:
     """Returns each statement of a query with the values that are bound to it."""
     lines = []
     for number, step in enumerate(query.steps, 1):
-        lines += [f"-- step {number} (line {step.line})", WithData("", step.sql)]
+        lines += [f"-- step {number} (line {step.line})", Data(step.sql).marked]
         binds = step.binds.items() if isinstance(step.binds, Mapping) else enumerate(step.binds, 1)
-        lines += [WithData("", f"   bind {name} = {value!r}") for name, value in binds]
+        lines += [Data(f"   bind {name} = {value!r}").marked for name, value in binds]
     return lines
 
 
 def acknowledged_lines(sent: Mapping[str, Any]) -> list[str]:
     """Returns where a message sent by hand is."""
     where = f"{sent['topic']}-{sent['partition']} @ {sent['offset']}"
-    return [f"✔ acknowledged   {where}   in {sent['latency_ms']:.1f} ms"]
+    return [f"✔ acknowledged   {Data(where)}   in {sent['latency_ms']:.1f} ms"]
 
 
 def reject_lines(run_id: str, rejects: Sequence[Reject]) -> list[str]:
     """Returns one line for each reject, then their number."""
     lines = []
     for reject in rejects:
-        column = f"{reject.column} ({reject.database_type})" if reject.column else "row"
+        column = f"{Data(f'{reject.column} ({reject.database_type})')}" if reject.column else "row"
         key = "–" if reject.key is None else reject.key
-        lines.append(f"row {reject.row_number:,}   key {key}   {column}: {reject.reason}")
+        lines.append(f"row {reject.row_number:,}   key {Data(key)}   {column}: {reject.reason}")
     return [*lines, f"{len(rejects):,} rejected rows in run {run_id}"]
 
 
@@ -267,11 +268,12 @@ def runs_table(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["no run yet", "  next   python -m core run JOB"]
     names = f"{said('run'):<11} {said('scheduled'):<18} {said('verdict'):<23} {said('read'):>11}"
-    lines: list[str] = [WithData("", f"{names} {said('acknowledged'):>13} {said('rejected'):>9}  job")]
+    # In the language already, and as wide as it is there.
+    lines = [Data(f"{names} {said('acknowledged'):>13} {said('rejected'):>9}  job").marked]
     for run in runs:
         when = local_time(run.scheduled_at, run.timezone)
         counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
-        lines.append(f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {run.job}")
+        lines.append(f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {Data(run.job)}")
     return lines
 
 
@@ -303,7 +305,7 @@ def verification_lines(found: Verification, most: int = 10) -> list[str]:
     for wrong in found.listed[:most]:
         key = "–" if wrong.key is None else wrong.key
         problem = wrong.problem.replace("_", " ")
-        lines.append(f"  {problem:<13}  key {key}   partition {wrong.partition} @ {wrong.offset}")
+        lines.append(f"  {problem:<13}  key {Data(key)}   partition {wrong.partition} @ {wrong.offset}")
     if found.listed[most:]:
         lines.append(f"  … --json lists the first {len(found.listed)}")
     if found.answer in ("missing", "other_content"):
@@ -327,12 +329,12 @@ def scheduled_time_lines(
         unusable: File name of the job → why it cannot run.
         most: Scheduled times that are shown.
     """
-    failing = [f"✘ {slug} will fail: {error.text}" for slug, error in unusable.items()]
+    failing = [f"✘ {Data(slug)} will fail: {error.text}" for slug, error in unusable.items()]
     if not jobs:
         return ["no job is enabled", "  next   README: how to add a job", *failing]
     width = max(len(job.slug) for job in jobs)
-    lines = [f"{job.slug:<{width}}  {describe_calendar(job, language())}, {job.timezone}" for job in jobs]
-    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in times[:most])]
+    lines = [f"{Data(job.slug):<{width}}  {describe_calendar(job, language())}, {job.timezone}" for job in jobs]
+    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {Data(slug)}" for moment, slug in times[:most])]
     if len(times) > most:
         lines.append(f"and {len(times) - most:,} more in {days:g} days; --json lists them all")
     if not times:
@@ -347,7 +349,7 @@ def scheduled_runs_table(scheduled_runs: Sequence[tuple[ScheduledRun, Run | None
     width = max(len(scheduled_run.job) for scheduled_run, _ in scheduled_runs)
     return [
         f"{local_time(scheduled_run.scheduled_at, run.timezone if run else timezone, seconds=True):<21} "
-        f"{scheduled_run.job:<{width}}  {scheduled_run.kind:<8}  {_outcome(scheduled_run, run)}"
+        f"{Data(scheduled_run.job):<{width}}  {scheduled_run.kind:<8}  {_outcome(scheduled_run, run)}"
         for scheduled_run, run in scheduled_runs
     ]
 
@@ -370,11 +372,11 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
     """Returns one line for each send of a key: time, job, place and outcome; then since when sends are known."""
     note = [f"  {known.text}; earlier ones are counted by day"] if known and known.text else []
     if not sends:
-        never = f"{key}   never sent from this workspace" + (", as far as single sends are known" if note else "")
+        never = f"{Data(key)}   never sent from this workspace" + (", as far as single sends are known" if note else "")
         return [never, *note, "  next   python -m core runs   shows which days were sent"]
     runs = len({send["run_id"] for send in sends})
     lines = [
-        f"{key}   {len(sends):,} {'send' if len(sends) == 1 else 'sends'} in {runs:,} {'run' if runs == 1 else 'runs'}"
+        f"{Data(key)}   {len(sends):,} {'send' if len(sends) == 1 else 'sends'} in {runs:,} {'run' if runs == 1 else 'runs'}"
     ]
     for send in sends:
         when = local_time(send["sent_at"], send["timezone"] or timezone, seconds=True)
@@ -386,11 +388,14 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
         outcome = f"acknowledged in {ms_text(send['latency_ms'])} ms"
         if send["status"] != "acknowledged":
             outcome = f"not acknowledged: {send['error']}"
-        name = send["job_name"] or send["job"] or "sent by hand"
-        name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
+        job = send["job_name"] or send["job"]
+        name = Data(job).marked if job else "sent by hand"
+        name += f"   key {Data(repr(send['key']))}" if send.get("key", key) != key else ""
         if send.get("scheduled_at"):
             name += f"   scheduled {local_time(send['scheduled_at'], send['timezone'] or timezone)}"
-        lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
+        lines.append(
+            f"  {when}   {name}   {Data(where)}   {outcome}   attempt {send['attempt']}   run {send['run_id']}"
+        )
     return lines + note
 
 
@@ -406,7 +411,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     ]
     for topic, counts in summary["by_topic"].items():
         lines.append(
-            f"  {topic}   {counts['messages']:,} messages   {size_text(counts['bytes'])}   last {iso_utc(counts['last_send'], 'seconds')}"
+            f"  {Data(topic)}   {counts['messages']:,} messages   {size_text(counts['bytes'])}   last {iso_utc(counts['last_send'], 'seconds')}"
         )
     if summary["known_since"]:
         lines.append(f"Single sends are known since {summary['known_since']}; earlier ones are counted by day")
@@ -435,7 +440,8 @@ def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int =
 
 def _one_line(text: str, most: int) -> str:
     line = text.translate({10: "↵", 13: None, 9: " "})
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    line = line if len(line) <= most else f"{line[: most - 1]}…"
+    return Data(line) if isinstance(text, Data) else line
 
 
 def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> list[str]:
@@ -446,9 +452,9 @@ def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> 
         lines = [f"✘ {found.different_rows:,} of {_count(found.rows, 'row')} differ"]
     else:
         lines = [f"✘ {_count(found.rows, 'row')} are equal, and yet the two are not the same"]
-    lines.append(f"  {heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())}")
+    lines.append(f"  {plan_heading(plan)}")
     lines.append(f"  the job      {_count(found.our_rows, 'row')}")
-    lines.append(f"  {file}   {_count(found.file_rows, 'row')}   {found.dialect}")
+    lines.append(f"  {Data(file)}   {_count(found.file_rows, 'row')}   {found.dialect}")
     counts = (
         (found.missing, "rows are not in the file"),
         (found.extra, "rows are only in the file"),
@@ -464,11 +470,11 @@ def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> 
     )
     lines += [f"  {count:>9,}  {text}" for count, text in counts if count]
     for names, text in ((found.only_ours, "only in the query"), (found.only_theirs, "only in the file")):
-        lines += [f"  columns {text}: {', '.join(names)}"] if names else []
+        lines += [f"  columns {text}: {Data(', '.join(names))}"] if names else []
     for difference in found.differences[:most]:
-        what = f"{difference.column}: job {difference.ours!r}, file {difference.theirs!r}"
+        what = f"{Data(difference.column)}: job {Data(repr(difference.ours))}, file {Data(repr(difference.theirs))}"
         note = f"   ({difference.note})" if difference.note else ""
-        lines.append(f"  {difference.key}   {what + note if difference.kind == 'cell' else difference.note}")
+        lines.append(f"  {Data(difference.key)}   {what + note if difference.kind == 'cell' else difference.note}")
     if found.difference_count > most:
         lines.append(f"  … --csv FILE writes all {found.difference_count:,}")
     return lines
@@ -476,7 +482,7 @@ def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> 
 
 def _by_count(counts: Mapping[str, int]) -> str:
     """Returns `canale 12, status 3`: the highest count first."""
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return ", ".join(f"{Data(name)} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
@@ -487,16 +493,22 @@ def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
         lines += _with_remedy(f"{sign} {where}{problem.text}", problem.remedy)
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
-    last = f"✘ {errors} errors, {warnings} warnings" if errors else f"✔ {workspace}: no errors, {warnings} warnings"
+    last = (
+        f"✘ {errors} errors, {warnings} warnings" if errors else f"✔ {Data(workspace)}: no errors, {warnings} warnings"
+    )
     return [*lines, last]
 
 
+_NAMED = re.compile(r"(job|cluster|database) (?!file$)(.+?)(, registry)?")
+"""The subject of a check that has a name of the user in it; `job file` has none."""
 _SIGNS = {"pass": "✔", "warn": "!", "fail": "✘"}
 
 
 def check_result_lines(result: CheckResult) -> list[str]:
     """Returns one result of `doctor` or `health`, with what to do."""
-    return _with_remedy(f"{_SIGNS[result.status]} {result.subject}: {result.text}", result.remedy)
+    named = _NAMED.fullmatch(result.subject)
+    subject = f"{named[1]} {Data(named[2])}{named[3] or ''}" if named else result.subject
+    return _with_remedy(f"{_SIGNS[result.status]} {subject}: {result.text}", result.remedy)
 
 
 def check_summary(results: Sequence[CheckResult]) -> str:
@@ -514,7 +526,7 @@ def settings_lines(rows: Sequence[SettingRow]) -> list[str]:
     """Returns each setting with its value and its origin."""
     width = max(len(row.name) for row in rows)
     return [
-        WithData("", f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({said(row.origin)})")
+        Data(f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({said(row.origin)})").marked
         for row in rows
     ]
 
@@ -522,7 +534,7 @@ def settings_lines(rows: Sequence[SettingRow]) -> list[str]:
 def rebuilt_lines(made: SyncResult) -> list[str]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
     first = f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"
-    return [first, *(f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
+    return [first, *(f"! {Data(name)} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
 
 
 def rolled_up_lines(made: RolledUpResult) -> list[str]:
@@ -537,13 +549,13 @@ def rolled_up_lines(made: RolledUpResult) -> list[str]:
 def receipt_lines(made: DailyReport) -> list[str]:
     """Returns the text of a day's report, without the mail's closing lines."""
     notice = daily_report_notification(made).in_language(language())
-    return [WithData("", line) for line in (notice.subject_line, "", *notice.text.splitlines()[:-3])]
+    return [Data(line).marked for line in (notice.subject_line, "", *notice.text.splitlines()[:-3])]
 
 
 def delivery_lines(result: DeliveryResult) -> list[str]:
     """Returns the mail server's answer for each recipient."""
     return [
-        *(f"✔ {address}: the mail server has taken it" for address in result.delivered),
-        *(f"✘ {address}: refused, {why}" for address, why in result.refused.items()),
-        *(f"✘ {address}: not now, {why}" for address, why in result.later.items()),
+        *(f"✔ {Data(address)}: the mail server has taken it" for address in result.delivered),
+        *(f"✘ {Data(address)}: refused, {Data(why)}" for address, why in result.refused.items()),
+        *(f"✘ {Data(address)}: not now, {Data(why)}" for address, why in result.later.items()),
     ]

@@ -15,6 +15,7 @@ from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines, print_note
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
 from core.errors import PsttError
+from core.language import Data
 from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
 from core.run.drift import accept_columns as accept_drift
@@ -43,7 +44,7 @@ def runner(
             print_lines([stop_runner(opened, local_caller(), now)])
             return
         with stop_on_signals() as stopping:
-            print_note(f"runner of {opened.workspace.root} starts; Ctrl-C ends it")
+            print_note(f"runner of {Data(opened.workspace.root)} starts; Ctrl-C ends it")
             _finish_rename(opened)
             run_runner(opened, stopping, now, accept_clock=accept_clock, note=opened.log_problem)
 

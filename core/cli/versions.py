@@ -16,7 +16,7 @@ from core.cli.output import print_answer, print_json, print_lines
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.formatting import local_time, size_text
-from core.language import WithData
+from core.language import Data
 from core.records.rights import local_caller
 from core.workspace.stored_file import StoredFile
 
@@ -102,7 +102,7 @@ def _answer(
         elif diff is not None:
             lines = list(difference(opened, kind, name, diff, other))
             print_json({"diff": lines}) if as_json else print_lines(
-                [WithData("", line) for line in lines] or ["Both say the same."]
+                [Data(line).marked for line in lines] or ["Both say the same."]
             )
         elif restore is not None:
             _restore(opened, kind, name, restore, connection, as_json)
@@ -150,6 +150,6 @@ def _lines(versions: list[FileVersion], timezone: str) -> Iterator[str]:
     width = max((len(version.saved_by) for version in versions), default=0)
     for version in versions:
         when = local_time(version.seen_at, timezone, seconds=True)
-        who = version.saved_by or "found on disk"
+        who = Data(version.saved_by) if version.saved_by else "found on disk"
         changed = "" if version.added is None else f"+{version.added} −{version.removed} lines"
         yield f"{version.number:>5}  {when:<20}  {who:<{max(width, 13)}}  {size_text(version.size_bytes):>9}  {changed}".rstrip()

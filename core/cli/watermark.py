@@ -12,6 +12,7 @@ from core.cli.documents import watermark_document
 from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
 from core.cli.output import print_json, print_lines
 from core.errors import ConfigError
+from core.language import Data
 from core.records.rights import local_caller
 from core.scheduler.control import first_answer
 from core.scheduler.watermarks import CANNOT_BE_SEEN, WatermarkReport, backfill_from, set_watermark, watermark_of
@@ -62,12 +63,12 @@ def _lines(report: WatermarkReport) -> Iterator[str]:
     """Yields the report as text."""
     incremental, known = report.incremental, report.known
     names = " and ".join(filter(None, (incremental.column, incremental.tie_column)))
-    yield f"{report.job.name}: incremental by {names} ({incremental.kind})"
+    yield f"{Data(report.job.name)}: incremental by {Data(names)} ({incremental.kind})"
     if known is None:
         yield "  watermark  none yet: no run has sent a row"
     else:
-        by = known.changed_by + (f": {known.why}" if known.why else "")
-        yield f"  watermark  {known.cursor.text}"
+        by = f"{Data(known.changed_by)}" + (f": {Data(known.why)}" if known.why else "")
+        yield f"  watermark  {Data(known.cursor.text)}"
         yield f"  changed    {known.changed_at:%Y-%m-%d %H:%M:%S} UTC by {by}"
     begin = f"after {report.after.text}" if report.after else "from the first row"
     until = f", up to {report.until:%Y-%m-%d %H:%M:%S} UTC" if report.until else ""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "LANGUAGES",
     "VARIABLE",
+    "Data",
     "Language",
-    "WithData",
     "chosen_language",
     "label",
     "translated",
@@ -36,24 +36,33 @@ _FLOW = "   "
 """Between two parts of a line that are no columns."""
 
 
-class WithData(str):
-    """A line that ends in data: a message, a statement, a row. Only what is before the data is translated.
+_BEGIN, _END = "\ufdd0", "\ufdd1"
+"""Around data in a line until it is printed: two characters that Unicode keeps for the inside of programs."""
+_MARKED = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
+_FIRST_PLACE = 0xF0000
+"""Stands for the first piece of data while a line is translated; of the private use, and no part of any text of ours."""
 
-    Args:
-        before: Text of ours.
-        data: It stays as it is.
+
+class Data(str):
+    """Data of users: a name, a key, a value, SQL, what a server answered. A job may be called `running`.
+
+    In an f-string, `f"{Data(job.name):<20}  {state}"`, it is marked, so that it is never translated; blanks that fill a
+    column are not part of it. Only `translated_line` takes the marks away, also for English.
     """
 
-    __slots__ = ("before", "data")
+    __slots__ = ()
 
-    before: str
-    data: str
+    def __format__(self, spec: str) -> str:
+        """Returns the text, marked, in a column of that width."""
+        if not self:
+            return super().__format__(spec)
+        plain = "".join(char for char in self if char not in (_BEGIN, _END))
+        return format(plain, spec).replace(plain, f"{_BEGIN}{plain}{_END}", 1) if plain else format(plain, spec)
 
-    def __new__(cls, before: str, data: str) -> WithData:
-        """Makes the line."""
-        made = super().__new__(cls, before + data)
-        made.before, made.data = before, data
-        return made
+    @property
+    def marked(self) -> str:
+        """The text as it is in an f-string."""
+        return f"{self}"
 
 
 def translated(text: str, language: Language) -> str:
@@ -72,13 +81,22 @@ def label(text: str, language: Language) -> str:
 def translated_line(line: str, language: Language) -> str:
     """Returns a line of output in a language. Parts that are apart by two spaces or more are translated one by one.
 
-    Columns stay where they are: the gap behind a translated part becomes wider or smaller.
+    Columns stay where they are: the gap behind a translated part becomes wider or smaller. Data stays as it is.
     """
+    data: list[str] = []
+    if _BEGIN in line:
+        if language == "en":
+            return _MARKED.sub(r"\1", line)
+
+        def put_aside(found: re.Match[str]) -> str:
+            data.append(found[1])
+            return chr(_FIRST_PLACE + len(data) - 1)
+
+        line = _MARKED.sub(put_aside, line)
     if language == "en":
         return line
-    if isinstance(line, WithData):
-        return translated_line(line.before, language) + line.data
-    return "\n".join(_line(one, _sentences(language)) for one in line.split("\n"))
+    shown = "\n".join(_line(one, _sentences(language)) for one in line.split("\n"))
+    return shown.translate({_FIRST_PLACE + number: text for number, text in enumerate(data)}) if data else shown
 
 
 def chosen_language(environ: Mapping[str, str], env_file: Path) -> Language:

@@ -4,7 +4,8 @@
 translate while a sentence is made, but when it is shown. A text with fields, `topic "{0}" has no partition {1}`, is a
 pattern; a sentence is the text whose literal words cover most of it, alone or joined to others by `: `, `. `, `; `.
 A value is translated if it is a text of `core` itself; names and data in quotes never are. A value that is one word can
-be a name, so it is translated only where the translation says `{1:word}`.
+be a name, so it is translated only where the translation says `{1:word}`. A decimal can be a version, so it gets the sign
+of the language only before a unit, with thousands, or where the translation says `{1:number}`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ _SIGNED = re.compile(r"([✔✘◐…–!]) (\S.*)", re.DOTALL)
 _COUNTED = re.compile(r"(\d[\d,]*) ([a-z][a-z_-]+)")
 """A number and a word: `3 messages`."""
 _WORDS = re.compile(r"[^\W\d_]{2,}")
-_GROUPED = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,]|\.\d)")
 _UNIT = r" (?:ms|s|min|h|B|kB|MB|GB|TB|%)(?!\w)"
-_WITH_UNIT = re.compile(rf"(?<![\w.,])(\d+)\.(\d+)(?={_UNIT})")
+_NUMBER = re.compile(rf"(?<![\w.,])(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?![\w,]|\.\d)|\d+\.\d+(?={_UNIT}))")
+"""A number with thousands, or with decimals before a unit."""
+_ALONE = re.compile(r"\d{1,3}(?:,\d{3})*\.\d+")
+"""A number with decimals, and nothing else."""
+_CELL = re.compile(r"[\d,]+(?:\.\d+)?(?: · [\d,]+(?:\.\d+)?)*")
+"""Numbers and nothing else: a cell of a table."""
 _BEGINS_WITH_UNIT = re.compile(_UNIT)
 _ENDS_WITH_DECIMAL = re.compile(r"(?<![\w.,])(\d+)\.(\d+)$")
 _DAY = re.compile(r"\b(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
@@ -69,6 +74,7 @@ class _Pattern:
     fields: tuple[str, ...]
     quoted: frozenset[int]
     words: frozenset[str]
+    numbers: frozenset[str]
     translated: str
     length: int
     is_short: bool
@@ -126,6 +132,8 @@ class Sentences:
         """
         if text in self._words:
             return self._words[text]
+        if _CELL.fullmatch(text):
+            return " · ".join(map(self._number, text.split(" · ")))
         if not text or len(text) > _MOST_CHARACTERS:
             return text
         return self._find(text).text
@@ -203,7 +211,9 @@ class Sentences:
             if pattern.is_short and not (number in pattern.quoted or self._is_ours(value, found)):
                 return None
             values[name] = found.text
-            if _ENDS_WITH_DECIMAL.search(value):
+            if name in pattern.numbers and _ALONE.fullmatch(value):
+                values[name] = self._number(value)
+            elif _ENDS_WITH_DECIMAL.search(value):
                 decimals.add(name)
             known += found.known
         return _Found(self._with_days(self._inserted(pattern.translated, values, decimals)), known)
@@ -234,9 +244,12 @@ class Sentences:
 
     def _localised(self, text: str) -> str:
         """`18,543` → `18.543`, `4.1 MB` → `4,1 MB`, `17 Jan 2026` → `17 gen 2026`."""
-        text = _GROUPED.sub(lambda match: match[0].replace(",", self._group), text)
-        text = _WITH_UNIT.sub(lambda match: f"{match[1]}{self._decimal}{match[2]}", text)
-        return self._with_days(text)
+        return self._with_days(_NUMBER.sub(lambda match: self._number(match[0]), text))
+
+    def _number(self, text: str) -> str:
+        """`1,204.5` → `1.204,5`."""
+        whole, point, decimals = text.partition(".")
+        return whole.replace(",", self._group) + (self._decimal if point else "") + decimals
 
     def _with_days(self, text: str) -> str:
         """Writes days as the language does, but for those in quotes."""
@@ -314,12 +327,16 @@ def _pattern(english: str, translated: str) -> _Pattern:
             quoted.add(len(names))
         names.append(piece)
         literals.append("")
-    words = (name for is_field, name, mark in _marked(translated) if is_field and mark == "word")
+    marked = {
+        wanted: frozenset(name for is_field, name, mark in _marked(translated) if is_field and mark == wanted)
+        for wanted in ("word", "number")
+    }
     return _Pattern(
         tuple(literals),
         tuple(names),
         frozenset(quoted),
-        frozenset(words),
+        marked["word"],
+        marked["number"],
         translated,
         len("".join(literals)),
         len(_literal_words(english)) == 1 and len(names) <= 2,

@@ -79,7 +79,7 @@ def alert_notification(rule: Rule, group: IncidentGroup, at: Situation, *, again
         ("Next", _NEXT[rule.name]),
     ]
     rows = [("which", "what is known"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
-    tables = [NotificationTable("Each", rows)] if len(group) > 1 else []
+    tables = [_each(rule, rows)] if len(group) > 1 else []
     return Notification(
         subject,
         answer,
@@ -107,7 +107,7 @@ def recovery_notification(rule: Rule, group: IncidentGroup, at: Situation) -> No
         subject,
         answer,
         [("Over", f"{local_time(at.now, timezone)} {timezone}")],
-        [NotificationTable("Each", rows)],
+        [_each(rule, rows)],
         _commands(rule, group, disables=False),
         FOOTER.format(name=rule.name),
         _links(rule, group, at),
@@ -259,6 +259,12 @@ def _name(rule: Rule, incident: Incident, jobs: Mapping[str, Job]) -> str:
         job = jobs.get(incident.subject)
         return job.name if job else incident.subject
     return "the runner" if rule.name == "runner_memory" else incident.subject
+
+
+def _each(rule: Rule, rows: Sequence[tuple[str, str]]) -> NotificationTable:
+    """Returns the incidents of a rule by name; all but `the runner` are names of the user."""
+    names = frozenset[int]() if rule.name == "runner_memory" else frozenset({0})
+    return NotificationTable("Each", rows, data_columns=names)
 
 
 def _together(names: Sequence[str]) -> str:

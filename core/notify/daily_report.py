@@ -243,13 +243,17 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
 def _tables(report: DailyReport, of_day: str) -> Iterator[NotificationTable]:
     if report.topics:
         head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
-        yield NotificationTable(f"What arrived, by topic{of_day}", [head, *map(_topic_row, report.topics)])
+        yield NotificationTable(
+            f"What arrived, by topic{of_day}", [head, *map(_topic_row, report.topics)], data_columns=frozenset({0})
+        )
     if report.files:
         written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in report.files)
-        yield NotificationTable(f"Files{of_day}", [("file", "rows", "size"), *written])
+        yield NotificationTable(f"Files{of_day}", [("file", "rows", "size"), *written], data_columns=frozenset({0}))
     if report.jobs:
         lines = [line for job in report.jobs for line in _job_rows(job)]
-        yield NotificationTable(f"Each job{of_day}", [("", "job", "due", "verdict"), *lines])
+        yield NotificationTable(
+            f"Each job{of_day}", [("", "job", "due", "verdict"), *lines], data_columns=frozenset({1})
+        )
 
 
 def _topic_row(topic: TopicReport) -> tuple[str, ...]:

@@ -26,18 +26,26 @@ class NotificationTable:
     rows: Sequence[Sequence[str]]
     has_labels: bool = False
     """The first cell of each row is a word of ours, not a name."""
+    data_columns: frozenset[int] = frozenset()
+    """Columns of names, which are never translated: a topic may be called `failed`."""
 
     def in_language(self, language: Language) -> NotificationTable:
         """Returns the same table in a language."""
         head, *rows = self.rows
-        first = label if self.has_labels else translated
+
+        def say(number: int, cell: str) -> str:
+            if number in self.data_columns:
+                return cell
+            return label(cell, language) if self.has_labels and number == 0 else translated(cell, language)
+
         return NotificationTable(
             label(self.title, language),
             [
                 [label(cell, language) for cell in head],
-                *([first(row[0], language), *(translated(cell, language) for cell in row[1:])] for row in rows),
+                *([say(number, cell) for number, cell in enumerate(row)] for row in rows),
             ],
             self.has_labels,
+            self.data_columns,
         )
 
 

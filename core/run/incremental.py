@@ -27,7 +27,7 @@ from core.records.watermarks import Watermark
 from core.run.known_sends import require_known
 from core.run.planning import plan_run
 from core.sql.incremental import INCREMENTAL, cursor_text, earlier, is_after, latest, moment_of, shown
-from core.sql.partitioning import require_wrappable
+from core.sql.known_statements import KnownStatements
 
 __all__ = [
     "WatermarkRecord",
@@ -147,7 +147,7 @@ def query_of_job(
         return query
     dialect = opened.connections.dialect(job.connection)
     window = next_window(job, job.incremental, opened.ledger.watermarks.get(job.slug), now)
-    step = require_wrappable(query.steps, dialect, INCREMENTAL)
+    step = KnownStatements(opened.workspace.statements_dir).require_wrappable(query.steps, dialect, INCREMENTAL)
     before = query.steps[: query.steps.index(step)]
     return replace(query, steps=(*before, *shown(step, job.incremental, dialect, window)))
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core.model.dialect import Dialect
+from core.model.job import Partitions
 from core.model.query import Step
-from core.sql.partitioning import PARTS, Wrapping, require_wrappable
+from core.sql.partitioning import PARTS, Wrappable, Wrapping, require_column, wrappable
 from core.version import __version__
 
 __all__ = ["KnownStatements"]
 
 MOST_KNOWN = 1_000
-"""Empty files in the folder; a query whose text changes each day adds one a day."""
+"""Files in the folder; a query whose text changes each day adds one a day."""
 
 
 class KnownStatements:
-    """What was found of the statements of a workspace, an empty file for each that may be wrapped. Losing it costs time only.
+    """What was found of the statements of a workspace: a file for each that may be wrapped, with the names of its columns.
+
+    Check, page and run share it, so that the first of them parses a statement and no other does. Losing it costs time only.
 
     Args:
         folder: Where the files are; None: nothing is remembered.
@@ -35,23 +39,35 @@ class KnownStatements:
         Raises:
             SqlError: Wrapped, it could give other rows, or the database would refuse it.
         """
+        return self._wrappable(steps, dialect, wrapping).step
+
+    def require_splittable(self, steps: Sequence[Step], dialect: Dialect, partitions: Partitions) -> None:
+        """Checks what is known of a split before the database is asked: the statement, its columns, and the hash.
+
+        Raises:
+            SqlError: The statement cannot be split.
+            ConfigError: The query does not return the column, or the database has no hash.
+        """
+        require_column(self._wrappable(steps, dialect, PARTS).names, dialect, partitions)
+
+    def _wrappable(self, steps: Sequence[Step], dialect: Dialect, wrapping: Wrapping) -> Wrappable:
         with_rows = [step for step in steps if step.returns_rows]
         if self._folder is None or len(with_rows) != 1:
-            return require_wrappable(steps, dialect, wrapping)
+            return wrappable(steps, dialect, wrapping)
         known = self._folder / _name(with_rows[0], dialect)
-        if known.exists():
-            return with_rows[0]
-        step = require_wrappable(steps, dialect, wrapping)
-        with suppress(OSError):  # it is found out again
-            self._remember(self._folder, known)
-        return step
+        with suppress(OSError, ValueError, TypeError):  # not known, or damaged
+            return Wrappable(with_rows[0], tuple(map(str, json.loads(known.read_text(encoding="utf-8")))))
+        found = wrappable(steps, dialect, wrapping)
+        with suppress(OSError, UnicodeError):  # it is found out again
+            self._remember(self._folder, known, json.dumps(found.names))
+        return found
 
-    def _remember(self, folder: Path, known: Path) -> None:
+    def _remember(self, folder: Path, known: Path, names: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         earlier = list(folder.iterdir())
         for file in earlier if len(earlier) >= MOST_KNOWN else ():
             file.unlink(missing_ok=True)
-        known.touch()
+        known.write_text(names, encoding="utf-8")  # half of it is no JSON, and so not known
 
 
 def _name(step: Step, dialect: Dialect) -> str:

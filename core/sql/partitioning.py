@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "Wrappable",
     "Wrapping",
     "asked",
     "bound_rules",
@@ -29,10 +30,11 @@ __all__ = [
     "part_steps",
     "placeholder",
     "quoted",
-    "require_splittable",
+    "require_column",
     "require_wrappable",
     "restricted",
     "tiles",
+    "wrappable",
 ]
 
 _LOW, _HIGH = "PSTT_LOW", "PSTT_HIGH"
@@ -58,8 +60,26 @@ PARTS = Wrapping()
 """A statement that is split into parts."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wrappable:
+    """A statement that each part, or each run of an incremental job, may wrap."""
+
+    step: Step
+    names: tuple[str, ...]
+    """Of the columns of its result; empty: the statement does not list them all."""
+
+
 def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrapping = PARTS) -> Step:
-    """Returns the statement that gives the rows, if each part, or each run of an incremental job, may wrap it.
+    """Returns the statement that gives the rows, if it may be wrapped.
+
+    Raises:
+        SqlError: As `wrappable`.
+    """
+    return wrappable(steps, dialect, wrapping).step
+
+
+def wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrapping = PARTS) -> Wrappable:
+    """Parses the statement that gives the rows: 0.2 s a MB and more.
 
     Raises:
         SqlError: Wrapped, it could give other rows, or the database would refuse it.
@@ -82,22 +102,19 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrappin
     if not dialect.partitions.wraps_order and tree.args.get("order"):
         wrapping.refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
     _require_names(step, tree, dialect, wrapping)
-    return step
+    names = tuple(tree.named_selects)
+    return Wrappable(step, names if all(name and name != "*" for name in names) else ())
 
 
-def require_splittable(steps: Sequence[Step], dialect: Dialect, partitions: Partitions) -> None:
-    """Checks what is known of a split before the database is asked: the statement, its columns, and the hash.
+def require_column(names: Sequence[str], dialect: Dialect, partitions: Partitions) -> None:
+    """Checks what is known of the column of a split before the database is asked.
 
     Raises:
-        SqlError: The statement cannot be split.
         ConfigError: The query does not return the column, or the database has no hash.
     """
-    step = require_wrappable(steps, dialect)
     if partitions.by == "hash":
         _require_hash(dialect)
-    names = list(getattr(_tree(step, dialect), "named_selects", ()))
-    is_listed = bool(names) and all(name and name != "*" for name in names)
-    if is_listed and partitions.column.lower() not in (name.lower() for name in names):
+    if names and partitions.column.lower() not in (name.lower() for name in names):
         raise _not_returned(partitions, names)
 
 

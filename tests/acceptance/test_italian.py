@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def both(folder: Path, *words: str) -> tuple[str, str]:
     for env in (environment(), environment(PSTT_LANGUAGE="en")):
         done = run_command(*words, "--workspace", folder, env=env, cwd=ROOT)
         outputs.append(done.stdout + done.stderr)
+        assert "\ufdd0" not in outputs[-1]  # the mark around data
     return outputs[0], outputs[1]
 
 
@@ -122,6 +124,43 @@ def test_what_is_data_is_printed_as_it_is(demo):
     keys = [line.split("   ")[1].split()[-1] for line in english.splitlines()[:-1]]
     assert keys == [line.split("   ")[1].split()[-1] for line in italian.splitlines()[:-1]]
     assert "la chiave è nulla" in italian
+
+
+def test_names_that_are_words_of_ours_are_printed_as_they_are(tmp_path):
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    sqlite3.connect(tmp_path / "failed.db").close()
+    connection = {"name": "failed", "environment": "failed", "db_type": "sqlite", "database": "failed.db"}
+    cluster = {"name": "failed", "bootstrap_servers": "localhost:9"}
+    document = {"connections": [connection], "kafka_connections": {"failed": cluster}}
+    (tmp_path / "connections.json").write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / ".env").write_text("PSTT_LANGUAGE=it\n", encoding="utf-8")
+    (queries / "failed.sql").write_text(
+        "define running='succeeded' --Opzionale: x\nSELECT '&running' AS failed", encoding="utf-8"
+    )
+    job = {"name": "failed", "query": "failed.sql", "connection": "failed", "scheduling_mode": "cron", "cron": "0 2 * * *",
+           "enabled": True, "export_format": "csv", "parameters": {"running": "succeeded"}}  # fmt: skip
+    (queries / "failed.job.json").write_text(json.dumps(job), encoding="utf-8")
+
+    def lines(*words: str) -> list[str]:
+        done = run_command(*words, "--workspace", tmp_path, env=environment(), cwd=ROOT)
+        return done.stdout.splitlines()
+
+    heading, verdict, *_ = lines("run", "failed")
+    assert heading.startswith("failed · prevista per il ")
+    assert heading.endswith(" · RUNNING = succeeded")
+    assert "completa" in verdict
+    assert lines("runs")[1].endswith("  failed")
+    assert "failed → file   tentativo 1" in lines("show", lines("runs")[1].split()[0])[1]
+    preview = lines("preview", "failed")
+    assert preview[2:4] == ["failed", "succeeded"]
+    assert preview[0].startswith("failed · ")
+    calendar = lines("next")
+    assert calendar[0].startswith("failed  ")
+    assert all(line.endswith("  failed") for line in calendar[2:5])
+    note = lines("note", "failed", "2026-01-17", "--text", "failed")
+    assert note[0] == "2026-01-17  failed: failed"
+    assert any(line.startswith("connessione failed: ") and "environment = failed" in line for line in lines("config"))
 
 
 def _run(folder: Path) -> str:

@@ -297,6 +297,25 @@ def test_an_earlier_version_of_a_query_is_brought_back_into_the_editor(place: Pl
     assert read_stored(Workspace(place.folder).query_file(QUERY)).text == first
 
 
+@pytest.mark.parametrize("layout", ["line ends", "byte order mark"])
+def test_a_version_of_a_query_that_differs_in_bytes_only_is_brought_back(place: Place, layout: str) -> None:
+    file = Workspace(place.folder).query_file(QUERY)
+    plain = file.read_bytes().replace(b"\r\n", b"\n")
+    other = plain.replace(b"\n", b"\r\n") if layout == "line ends" else b"\xef\xbb\xbf" + plain
+    file.write_bytes(other)
+    app = plain_sql(visit(new="query", file=QUERY))
+    sql_field(app).input("SELECT 1 AS n").run()
+    press(app, "save_sql")
+    file.write_bytes(plain)
+    app = plain_sql(visit(new="query", file=QUERY))
+    versions = app.selectbox(key="query_version")
+    versions.select_index(len(versions.options) - 1).run()
+    app = press(app, "query_bring_back")
+    app = press(app, "save_sql")
+    assert not app.exception
+    assert file.read_bytes() == other
+
+
 def test_a_problem_of_typed_sql_is_shown_with_its_line_before_it_is_saved(place: Place) -> None:
     app = plain_sql(visit(new="query", file=QUERY))
     sql_field(app).input("SELECT 1 AS n\nFROM t WHERE a = '&MISSING'").run()

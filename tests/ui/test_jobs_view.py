@@ -500,6 +500,41 @@ def test_an_earlier_version_is_brought_back_byte_for_byte(place, see):
     assert job_of(place, "tracce").cron == "0 4 * * *"
 
 
+def test_a_version_that_differs_in_layout_only_is_brought_back(place, see):
+    file = file_of(place, "tracce")
+    written = file.read_bytes()
+    document = json.loads(written)
+    other = json.dumps(dict(reversed(document.items())), indent=7).encode()
+    press(press(put(see("jobs", job="tracce"), "cron", "0 5 * * *"), "save"), "confirm_save")
+    first = place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))[-1]
+    file.write_bytes(other)
+    app = see("jobs", job="tracce")
+    assert app.button(key="save").disabled
+    app.selectbox(key="job_version").set_value(f"{first.sha256} {first.seen_at}").run()
+    assert "Only the layout differs" in words(app)
+    app = press(app, "bring_back")
+    assert "changed, not saved" in words(app)
+    app = press(app, "save")
+    assert "Only the layout differs" in words(app)
+    app = press(app, "confirm_save")
+    assert not app.exception
+    assert file.read_bytes() == written
+    assert app.button(key="save").disabled
+    assert "as it is stored" in words(app)
+
+
+def test_a_version_that_was_brought_back_and_edited_to_the_stored_job_is_no_change(place, see):
+    file = file_of(place, "tracce")
+    press(press(put(see("jobs", job="tracce"), "cron", "0 5 * * *"), "save"), "confirm_save")
+    first = place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))[-1]
+    written = file.read_bytes()
+    app = see("jobs", job="tracce")
+    app.selectbox(key="job_version").set_value(f"{first.sha256} {first.seen_at}").run()
+    app = put(press(app, "bring_back"), "cron", "0 5 * * *")
+    assert app.button(key="save").disabled
+    assert file.read_bytes() == written
+
+
 def test_experts_write_json_and_put_it_into_the_form(place, see):
     app = see("jobs", job="tracce")
     document = json.loads(file_of(place, "tracce").read_text(encoding="utf-8")) | {"cron": "0 7 * * *", "corn": 1}

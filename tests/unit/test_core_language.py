@@ -13,11 +13,23 @@ from loguru import logger
 
 from core.admin.logs import start_logging
 from core.cli import output
-from core.cli.render import preview_lines, run_lines, runs_table
+from core.cli.render import (
+    check_result_lines,
+    preview_lines,
+    reject_lines,
+    run_lines,
+    runs_table,
+    send_lines,
+    table_lines,
+    whole_run_lines,
+)
 from core.errors import PsttError
-from core.language import WithData, chosen_language, label, translated, translated_line
-from core.notify.alert_messages import failure_notification
+from core.language import Data, chosen_language, label, translated, translated_line
+from core.model.check_result import CheckResult
+from core.notify.alert_messages import alert_notification, failure_notification
 from core.notify.daily_report import DailyReport, JobReport, daily_report_notification
+from core.notify.incidents import Incident
+from core.notify.notification import NotificationTable
 from core.notify.rules import default_alerts
 from core.notify.situation import Recipients, Situation
 from core.records.outcomes import ScheduledOutcome
@@ -30,18 +42,22 @@ def in_italian(monkeypatch):
     monkeypatch.setattr(output, "_language", "it")
 
 
+def english(lines: list[str]) -> list[str]:
+    return [translated_line(line, "en") for line in lines]
+
+
 def italian(lines: list[str]) -> list[str]:
     return [translated_line(line, "it") for line in lines]
 
 
 def test_the_columns_of_a_run_stay_where_they_are(in_italian):
-    english = run_lines(RUN, [NAN, NAN])
-    verdict, latency, rejected, command = italian(english)
+    lines = run_lines(RUN, [NAN, NAN])
+    verdict, latency, rejected, command = italian(lines)
     assert verdict == "◐ completa con scarti 18.545 lette = 18.543 confermate + 2 scartate   esecuzione 7f3c2"
-    assert latency.startswith("  latenza    media 12 ms · p50 9.0 · p90 22 · p99 36")
+    assert latency.startswith("  latenza    media 12 ms · p50 9,0 · p90 22 · p99 36")
     assert latency.endswith("1,9 MB in 0,9 s (21.316 righe/s), 6 partizioni")
     assert rejected == "  scartate   2 × IMPORTO: NaN non ha una forma JSON"
-    assert command == english[-1]
+    assert command == lines[-1]
     assert {line.index(word) for line, word in ((latency, "media"), (rejected, "2 ×"), (command, "python"))} == {13}
 
 
@@ -60,19 +76,39 @@ def test_a_word_that_is_longer_than_its_column_takes_the_gap():
 
 
 @pytest.mark.parametrize(
-    "line",
+    "text",
     [
-        WithData("", "no answer in time"),
-        WithData("", "1,204   rows read   17 Jan 2026 02:00"),
-        WithData("   ", '{"why": "no answer in time"}'),
+        "no answer in time",
+        "1,204   rows read   17 Jan 2026 02:00",
+        '{"why": "no answer in time"}',
+        "two\nlines: failed",
+        "running",
+        "",
     ],
 )
-def test_data_stays_as_it_is_whatever_it_says(line):
-    assert translated_line(line, "it") == line
+@pytest.mark.parametrize(
+    "line", ["{}", "   {}", "failed: {}", "  value  {}", "{}: failed", "{}   failed", "✘ {} will fail: failed"]
+)
+def test_data_stays_as_it_is_whatever_it_says(text, line):
+    assert translated_line(line.format(Data(text)), "en") == line.format(text)
+    assert text in translated_line(line.format(Data(text)), "it")
 
 
-def test_only_what_is_before_data_is_translated():
-    assert translated_line(WithData("  value  ", "no answer in time"), "it") == "  valore no answer in time"
+def test_only_what_is_around_data_is_translated():
+    assert translated_line(f"  value  {Data('no answer in time')}", "it") == "  valore no answer in time"
+    assert translated_line(f"failed   {Data('failed')}   failed", "it") == "fallita   failed   fallita"
+    assert translated_line(f"{Data('failed'):<9}  failed", "it") == "failed     fallita"
+    assert translated_line(f"{Data('failed'):>9}  failed", "it") == "   failed  fallita"
+
+
+def test_every_word_of_ours_can_be_a_name():
+    from core.language.catalogue import translations
+
+    known = translations("it").sentences
+    for word in [*known._words, *known._labels, *known._plurals]:
+        assert translated_line(f"  {Data(word)}   {Data(word)}: {Data(word):<20}  x", "it").split() == [
+            *f"{word} {word}: {word} x".split()
+        ]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +124,15 @@ def test_only_what_is_before_data_is_translated():
         ("set KAFKA_CLIENT", "impostare KAFKA_CLIENT"),
         ("p99 latency > 5,000 ms", "latenza p99 > 5.000 ms"),
         ("disk: 70.3 GB free", "disk: 70,3 GB liberi"),
+        ("avg 3.4 ms · p50 3.1 · p90 8.25 · p99 1,204", "media 3,4 ms · p50 3,1 · p90 8,25 · p99 1.204"),
+        ("no scheduled time in the next 2.5 days", "nessun orario previsto nei prossimi 2,5 giorni"),
+        ("and 1,204 more in 0.5 days; --json lists them all", "e altri 1.204 in 0,5 giorni; --json li elenca tutti"),
+        ("latency avg 1,234.5 ms", "latenza media 1.234,5 ms"),
+        ("it uses 81.5 % of the machine's memory (1,240 MB)", "memoria della macchina in uso: 81,5 % (1.240 MB)"),
+        ("1,234.5", "1.234,5"),
+        ("9.0", "9,0"),
+        ("1.0.4", "1.0.4"),
+        ('"timeout_s" = 2.5', '"timeout_s" = 2.5'),
         ("set the table that the user wants", "set the table that the user wants"),
         ("unexpected end of the file", "unexpected end of the file"),
         ("failed: no answer in time", "fallita: nessuna risposta in tempo"),
@@ -225,6 +270,89 @@ def test_the_runtime_catalogue_is_what_babel_reads():
                 assert (texts.ngettext(*message.id, 1), texts.ngettext(*message.id, 0), texts.ngettext(*message.id, 2)) == (
                     message.string[0], message.string[1], message.string[1],
                 )  # fmt: skip
+
+
+WORD = "failed"
+"""A name that is a word of ours."""
+
+
+def test_names_of_a_table_are_not_translated():
+    run = replace(
+        RUN, job=WORD, job_name=WORD, topic=WORD, connection=WORD, cluster=WORD, asked_by=WORD, parameters={WORD: WORD}
+    )
+    assert italian(runs_table([run]))[1].split()[-1] == WORD
+    first, route, *_ = italian(whole_run_lines(run, []))
+    assert first.startswith("failed · prevista per il ")
+    assert first.endswith(" · failed = failed")
+    assert route == "failed → failed (failed)   tentativo 1   chiesto da failed"
+    rejects = [replace(NAN, column=WORD, key=WORD, reason="no answer in time")]
+    assert italian(reject_lines("r", rejects))[0].endswith(
+        "chiave failed   failed (number): nessuna risposta in tempo".replace("number", NAN.database_type)
+    )
+    assert "1 × failed: nessuna risposta in tempo" in "\n".join(italian(run_lines(run, rejects)))
+
+
+def test_names_of_alerts_topics_groups_backfills_and_accounts_are_not_translated():
+    from core.cli.account_lines import token_lines, user_lines
+    from core.cli.message_lines import topic_lines
+    from core.kafka.topic_list import TopicSummary
+    from core.records.accounts import User
+
+    (line,) = italian(topic_lines([TopicSummary(WORD, 1, 1, 3)], 1, ""))
+    assert line.startswith("failed  ")
+    user = User(
+        name=WORD, role="viewer", email="", has_password=True, last_sign_in_at=None, created_at=AT, created_by="x"
+    )
+    assert italian(user_lines([user]))[1].split()[0] == WORD
+    assert token_lines([], AT)
+    assert italian(send_lines(WORD, [], "UTC"))[0].startswith("failed   ")
+    assert italian(table_lines([Data("failed"), "failed"], [[Data("running"), "running"]])) == [
+        "failed   fallita",
+        "running  in corso",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        ("job failed", "job failed"),
+        ("database failed", "database failed"),
+        ("cluster running, registry", "cluster running, registry"),
+        ("job file", "file di job"),
+        ("odbc driver", "driver odbc"),
+    ],
+)
+def test_names_in_checks_are_not_translated(subject, shown):
+    (line,) = italian(check_result_lines(CheckResult("fail", subject, "no answer in time")))
+    assert line == f"✘ {shown}: nessuna risposta in tempo"
+
+
+def test_names_in_tables_of_mails_are_not_translated():
+    table = NotificationTable(
+        "Each", [("topic", "verdict"), ("failed", "failed"), ("running", "9.0")], data_columns=frozenset({0})
+    )
+    assert table.in_language("it").rows[1:] == [["failed", "fallita"], ["running", "9,0"]]
+    assert table.in_language("it").data_columns == frozenset({0})
+
+
+def test_the_names_in_a_mail_about_several_alerts_are_not_translated():
+    at = Situation(default_alerts(), {}, (), Recipients(page_url="", language="it"), AT)
+    rule = at.alerts.rules["success_rate"]
+    group = [
+        (
+            Incident(number, rule.name, name, "open", AT, AT, AT, None, None, None, "no answer in time"),
+            "no answer in time",
+        )
+        for number, name in enumerate(("failed", "running"))
+    ]
+    (table,) = alert_notification(rule, group, at).in_language("it").tables
+    assert table.rows[1:] == [[name, "nessuna risposta in tempo"] for name in ("failed", "running")]
+
+
+def test_no_mark_of_data_is_printed(capsys):
+    output.print_lines([f"{Data('x')} y"])
+    output.print_note(f"{Data('x')} y")
+    assert capsys.readouterr() == ("x y\n", "x y\n")
 
 
 def test_a_preview_shows_the_message_byte_for_byte(in_italian):

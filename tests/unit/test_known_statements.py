@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from core.errors import SqlError
+from core.admin.check import check
+from core.errors import ConfigError, SqlError
+from core.model.dialect import Dialect
+from core.model.job import Partitions
 from core.model.query import Step
 from core.sources import find_dialect
-from core.sql import known_statements
+from core.sql import known_statements, partitioning
 from core.sql.known_statements import KnownStatements
+from core.sql.readonly_guard import parse_tree
+from core.workspace.paths import Workspace
 from tests.rigs.fork_server import ROOT
 
 STEPS = [Step("SET search_path TO x", returns_rows=False), Step("SELECT id FROM t")]
@@ -70,3 +76,66 @@ def test_the_folder_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytes
     for day in range(12):
         known.require_wrappable([Step(f"SELECT id FROM t WHERE day = {day}")], find_dialect("postgresql"))
         assert 1 <= len(list(tmp_path.iterdir())) <= 5
+
+
+def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that are parsed from now on."""
+    parsed: list[str] = []
+
+    def counted(sql: str, dialect: Dialect) -> object:
+        parsed.append(sql)
+        return parse_tree(sql, dialect)
+
+    monkeypatch.setattr(partitioning, "parse_tree", counted)
+    return parsed
+
+
+def test_a_split_is_checked_with_one_parse_and_the_run_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed, dialect, by_id = parses(monkeypatch), find_dialect("postgresql"), Partitions(column="ID", count=2)
+    KnownStatements(tmp_path).require_splittable(STEPS, dialect, by_id)
+    assert parsed == ["SELECT id FROM t"]
+    KnownStatements(tmp_path).require_splittable(STEPS, dialect, by_id)  # the page saves
+    assert KnownStatements(tmp_path).require_wrappable(STEPS, dialect) is STEPS[1]  # a run starts
+    assert len(parsed) == 1
+    KnownStatements().require_splittable(STEPS, dialect, by_id)
+    assert len(parsed) == 2
+
+
+def test_the_column_is_checked_of_a_known_statement_too(tmp_path: Path) -> None:
+    known, dialect = KnownStatements(tmp_path), find_dialect("postgresql")
+    known.require_wrappable(STEPS, dialect)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="names column nope, which the query does not return"):
+            known.require_splittable(STEPS, dialect, Partitions(column="nope", count=2))
+    star = [Step("SELECT * FROM t")]
+    for _ in range(2):
+        known.require_splittable(star, dialect, Partitions(column="nope", count=2))  # the database is asked
+
+
+@pytest.mark.parametrize("content", ["", '["i', "5", "\udcff"])
+def test_a_damaged_file_costs_one_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    known, dialect = KnownStatements(tmp_path), find_dialect("postgresql")
+    known.require_wrappable(STEPS, dialect)
+    (file,) = tmp_path.iterdir()
+    file.write_text(content, encoding="utf-8", errors="surrogateescape")
+    parsed = parses(monkeypatch)
+    for _ in range(2):
+        known.require_splittable(STEPS, dialect, Partitions(column="id", count=2))
+    assert len(parsed) == 1
+
+
+def test_a_workspace_that_is_only_checked_gets_no_state_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "queries" / "q.sql").write_text("SELECT id FROM t", encoding="utf-8")
+    (tmp_path / "connections.json").write_text(
+        '{"connections": [{"name": "a", "environment": "e", "db_type": "sqlite", "database": "a.db"}]}',
+        encoding="utf-8",
+    )
+    job = {"name": "q", "query": "q.sql", "connection": "a", "scheduling_mode": "manual", "export_format": "kafka",
+           "kafka_config": {"enabled": True, "topic": "t", "message_key_field": "other"}, "partitions": {"column": "other", "count": 2}}  # fmt: skip
+    (tmp_path / "queries" / "q.job.json").write_text(json.dumps(job), encoding="utf-8")
+    found = [finding.text for finding in check(Workspace(tmp_path), {})]
+    assert any("names column other" in text for text in found), found
+    assert not (tmp_path / ".pstt").exists()

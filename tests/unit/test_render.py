@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from core.cli import render
 from core.cli.documents import run_document
 from core.cli.output import error_document, error_lines
-from core.cli.render import run_lines, runs_table, send_lines, summary_lines
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text
+from core.language import translated_line
 from core.model.run import PartitionRange, Reject, Run
 from core.notify.alert_messages import failure_notification
 from core.notify.rules import default_alerts
@@ -79,9 +81,14 @@ AWAY = replace(
 FILE = replace(AWAY, topic="", cluster="", rows_read=3, rejected=1, error_text="disk full", error_remedy="make room")
 
 
+def printed(lines_of: Callable[..., Sequence[str]], *given: object) -> list[str]:
+    """What of these lines is printed in English: without the marks around data."""
+    return [translated_line(line, "en") for line in lines_of(*given)]
+
+
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
 def test_a_run_to_a_file_speaks_of_rows_written_also_where_it_failed(state: str):
-    text = "\n".join(run_lines(replace(FILE, state=state)))
+    text = "\n".join(printed(render.run_lines, replace(FILE, state=state)))
     assert "0 of 3 rows read are written, 1 rejected: disk full" in text
     assert "no file was written; run it again" in text
     assert "acknowledged" not in text
@@ -103,7 +110,7 @@ def test_the_heading_names_job_time_with_zone_and_parameters():
 
 
 def test_a_green_run_is_an_equation_with_the_facts_below():
-    first, latency, rejected, command = run_lines(RUN, [NAN, NAN])
+    first, latency, rejected, command = printed(render.run_lines, RUN, [NAN, NAN])
     assert first == "◐ complete with rejects 18,545 read = 18,543 acknowledged + 2 rejected   run 7f3c2"
     assert "avg 12 ms · p50 9.0 · p90 22 · p99 36" in latency
     assert "1.9 MB in 0.9 s" in latency
@@ -113,7 +120,7 @@ def test_a_green_run_is_an_equation_with_the_facts_below():
 
 
 def test_a_failed_run_says_why_what_to_do_and_what_arrived():
-    lines = run_lines(AWAY)
+    lines = printed(render.run_lines, AWAY)
     assert lines[0].startswith("✘ failed")
     assert 'no broker of "Kafka Collaudo" answers' in lines[0]
     assert "  next       python -m core doctor" in lines
@@ -122,7 +129,7 @@ def test_a_failed_run_says_why_what_to_do_and_what_arrived():
 
 @pytest.mark.parametrize("state", ["partial", "failed", "cancelled", "interrupted"])
 def test_no_run_that_is_not_green_looks_complete(state):
-    lines = run_lines(replace(AWAY, state=state, acknowledged=10))
+    lines = printed(render.run_lines, replace(AWAY, state=state, acknowledged=10))
     assert lines[0].startswith(f"{'◐' if state == 'partial' else '✘'} {state}")
     assert "✔" not in "".join(lines)
     assert any(line.startswith("  next ") for line in lines)
@@ -130,7 +137,7 @@ def test_no_run_that_is_not_green_looks_complete(state):
 
 def test_reasons_are_grouped_and_the_most_frequent_comes_first():
     rejects = [NAN, *[replace(NAN, reason=f"reason {n}", column="") for n in range(7)], NAN]
-    lines = run_lines(replace(RUN, rejected=9), rejects)
+    lines = printed(render.run_lines, replace(RUN, rejected=9), rejects)
     start = next(i for i, line in enumerate(lines) if line.startswith("  rejected"))
     assert "2 × IMPORTO: NaN" in lines[start]
     assert "and 3 other reasons" in "".join(lines)
@@ -166,7 +173,7 @@ def test_the_document_says_the_same_numbers_and_is_plain_json():
 
 
 def test_runs_are_a_table_with_one_line_each():
-    head, line = runs_table([RUN])
+    head, line = printed(render.runs_table, [RUN])
     assert head.split() == ["run", "scheduled", "verdict", "read", "acknowledged", "rejected", "job"]
     assert line.split() == "7f3c2 17 Jan 2026 02:00 ◐ complete with rejects 18,545 18,543 2 export-cdg-tracce".split()
 
@@ -188,7 +195,7 @@ SEND = {
 
 
 def test_a_key_is_found_with_place_time_and_outcome():
-    first, line = send_lines("572680001120", [SEND], "UTC")
+    first, line = printed(render.send_lines, "572680001120", [SEND], "UTC")
     assert first == "572680001120   1 send in 1 run"
     assert line == (
         "  17 Jan 2026 02:00:00   Export   pstt-traces-3 @ 88120   acknowledged in 11 ms   attempt 1   run 7f3c2"
@@ -198,27 +205,29 @@ def test_a_key_is_found_with_place_time_and_outcome():
 def test_a_send_that_failed_and_one_by_hand_say_so():
     failed = SEND | {"partition": None, "offset": None, "status": "failed", "error": "timed out", "latency_ms": None}
     by_hand = SEND | {"job": "", "job_name": None, "run_id": "b"}
-    text = "\n".join(send_lines("k", [failed, by_hand], "UTC"))
+    text = "\n".join(printed(render.send_lines, "k", [failed, by_hand], "UTC"))
     assert "k   2 sends in 2 runs" in text
     assert "pstt-traces   not acknowledged: timed out" in text
     assert "sent by hand" in text
 
 
 def test_a_send_whose_key_has_blanks_at_its_end_shows_them():
-    text = "\n".join(send_lines("AB", [SEND | {"key": "AB   "}, SEND | {"key": "AB"}], "UTC"))
+    text = "\n".join(printed(render.send_lines, "AB", [SEND | {"key": "AB   "}, SEND | {"key": "AB"}], "UTC"))
     assert "AB   2 sends in 1 run" in text
     assert text.count("Export   key 'AB   '   pstt-traces-3") == 1
 
 
 def test_a_key_that_was_never_sent_says_where_to_look():
-    assert send_lines("k", [], "UTC")[0] == "k   never sent from this workspace"
+    assert printed(render.send_lines, "k", [], "UTC")[0] == "k   never sent from this workspace"
 
 
 def test_a_success_rate_is_never_rounded_up_to_all():
     day = {"messages": 1, "success_rate": 0.99999, "avg_latency_ms": None, "errors": 1}
     week = {"messages": 7, "messages_per_day": 1, "latency_ms": {"p90": None, "p99": 350.0}}
     summary = {"today": day, "last_7_days": week, "total_sent": 1, "total_failed": 0, "bytes": 0}
-    text = "\n".join(summary_lines(summary | {"by_topic": {}, "recent_errors": [], "known_since": None}))
+    text = "\n".join(
+        printed(render.summary_lines, summary | {"by_topic": {}, "recent_errors": [], "known_since": None})
+    )
     assert "success 99.99 %" in text
     assert "latency avg – ms" in text
     assert "p99 350 ms" in text

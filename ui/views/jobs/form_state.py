@@ -278,9 +278,18 @@ def _from_field(place: str, kind: Kind, value: Any) -> Any:
 
 
 def is_changed(job: Job) -> bool:
-    """Whether the job in the form differs from the stored one."""
+    """Whether the job in the form differs from the stored one, be it in blanks or in the order of its keys only."""
     file = st.session_state[FILE]
-    return bool(changes.draft(file.slug, file.text).job != job)
+    return bool(changes.draft(file.slug, file.text).job != job) or layout_brought_back(job) is not None
+
+
+def layout_brought_back(job: Job) -> str | None:
+    """Returns the text of the version that was brought back, if it is the stored job in another layout; else None."""
+    file = st.session_state[FILE]
+    version = changes.version_brought_back(job, st.session_state.get(BROUGHT_BACK, ""))
+    if version is None or version.sha256 == file.sha256 or changes.draft(file.slug, file.text).job != job:
+        return None
+    return version.document
 
 
 def discard_changes() -> None:

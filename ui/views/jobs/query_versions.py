@@ -21,7 +21,7 @@ COMPARED_BYTES = 300_000
 """A difference of larger texts takes seconds."""
 
 
-def show_query_versions(name: str, restore: Callable[[str], None]) -> None:
+def show_query_versions(name: str, restore: Callable[[bytes], None]) -> None:
     """Lists the versions of an SQL file; one can be compared and put into the editor.
 
     Args:
@@ -57,7 +57,7 @@ def show_query_versions(name: str, restore: Callable[[str], None]) -> None:
             key="query_bring_back",
             icon=":material/history:",
             on_click=restore,
-            args=(text,),
+            args=(content,),
             disabled=is_same or not may("save"),
             help=plain(t("It is stored once you save it.")),
         )

@@ -13,7 +13,15 @@ from ui import changes, drafts
 from ui.components.difference import show_difference
 from ui.components.problem import guarded, problem
 from ui.language import t
-from ui.views.jobs.form_state import BROUGHT_BACK, FILE, SAVING, THEIRS, discard_changes, watch_form
+from ui.views.jobs.form_state import (
+    BROUGHT_BACK,
+    FILE,
+    SAVING,
+    THEIRS,
+    discard_changes,
+    layout_brought_back,
+    watch_form,
+)
 
 
 def confirm_save(job: Job) -> None:
@@ -26,7 +34,12 @@ def confirm_save(job: Job) -> None:
         if theirs is not None:
             _conflict(job, theirs)
             return
-        show_difference(changes.job_text_of(file.slug, file.text), _file_text(job), t("stored"), t("new"))
+        layout = layout_brought_back(job)
+        if layout is not None:
+            st.markdown(t("Only the layout differs: blanks, line ends or the order of the keys."))
+            show_difference(file.text, layout, t("stored"), t("new"))
+        else:
+            show_difference(changes.job_text_of(file.slug, file.text), _file_text(job), t("stored"), t("new"))
         if st.button(t("Save"), key="confirm_save", icon=":material/save:"):
             _save(job, file.sha256)
 

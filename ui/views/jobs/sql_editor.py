@@ -27,8 +27,9 @@ SHOWN_SQL_BYTES = 300_000
 """A browser's text field gets slow beyond this; the file itself may be larger."""
 CHECKED_BYTES = 30_000
 """Text up to this size is checked while it is typed, which takes some milliseconds."""
-RESTORED, TURN = "sql_restored", "sql_turn"
-"""Session keys: file name → text that was put into its editor in place of the stored one; number of its editor."""
+RESTORED, TURN, BROUGHT_BACK = "sql_restored", "sql_turn", "sql_brought_back"
+"""Session keys: file name → text that was put into its editor in place of the stored one; number of its editor; bytes
+of the version that the text is from."""
 
 
 def show_sql(name: str, connection: str, *, is_page: bool = False) -> None:
@@ -62,7 +63,7 @@ def show_sql(name: str, connection: str, *, is_page: bool = False) -> None:
         _save(name, content or b"", connection, base)
     if is_page:
         show_file_dialog(name, file.sha256)
-    guarded(show_query_versions)(name, lambda restored: put_into_editor(name, restored))
+    guarded(show_query_versions)(name, lambda content: _bring_back(file, content))
 
 
 def _buttons(name: str, content: bytes | None, connection: str, *, is_upload: bool, is_page: bool) -> bool:
@@ -101,7 +102,22 @@ def _typed(file: StoredFile, text: str, key: str, connection: str, base: str) ->
         problem(error)
     stored = file.text
     drafts.watch(drafts.Form("query", name, base, stored, lambda: typed_sql(key)))
+    version = st.session_state.get(BROUGHT_BACK, {}).get(name)
+    if version is not None and _lines(typed) == _lines(StoredFile(file.path, version, "").text):
+        return version if version != file.content else None
     return typed.encode("utf-8", "surrogatepass") if typed != stored else None
+
+
+def _lines(text: str) -> list[str]:
+    """A browser's text field has line ends of its own."""
+    return text.replace("\r\n", "\n").split("\n")
+
+
+def _bring_back(file: StoredFile, content: bytes) -> None:
+    """Puts a version into the editor; unless it is edited it is saved byte for byte, also if only line ends differ."""
+    name = file.path.relative_to(data.workspace().queries_dir).as_posix()
+    put_into_editor(name, StoredFile(file.path, content, "").text)
+    st.session_state.setdefault(BROUGHT_BACK, {})[name] = content
 
 
 def check_typed(name: str, text: str, connection: str) -> ConfigError | None:
@@ -138,6 +154,7 @@ def _discard(name: str) -> None:
     drafts.drop_draft("query", name)
     drafts.forget("query", name)
     st.session_state.get(RESTORED, {}).pop(name, None)
+    st.session_state.get(BROUGHT_BACK, {}).pop(name, None)
     st.session_state.pop(_base(name), None)
     _begin_anew(name)
 

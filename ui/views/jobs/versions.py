@@ -15,7 +15,7 @@ from ui.components.tables import choose
 from ui.data.status import workspace_status
 from ui.formats import moment
 from ui.language import t
-from ui.views.jobs.form_state import BROUGHT_BACK, JSON_TEXT, fill_form, form_document
+from ui.views.jobs.form_state import BROUGHT_BACK, FILE, JSON_TEXT, fill_form, form_document
 
 
 def show_json(slug: str) -> None:
@@ -66,7 +66,12 @@ def show_versions(slug: str) -> None:
     )
     version = versions[list(names).index(picked)]
     mine = changes.job_text_of(slug, json.dumps(form_document(), ensure_ascii=False))
-    show_difference(mine, changes.job_text_of(slug, version.document), t("in the form"), t("that version"))
+    theirs = changes.job_text_of(slug, version.document)
+    stored = st.session_state[FILE].text
+    if mine == theirs != version.document and mine == changes.job_text_of(slug, stored) and stored != version.document:
+        st.markdown(t("Only the layout differs: blanks, line ends or the order of the keys."))
+        mine, theirs = stored, version.document
+    show_difference(mine, theirs, t("in the form"), t("that version"))
     drafted = changes.draft(slug, version.document)
     for error in drafted.problems:
         problem(error)
