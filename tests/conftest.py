@@ -1,4 +1,4 @@
-"""The real servers: one broker and one registry for all test processes, one database of each kind for each process.
+"""The real servers: one broker, one registry and one PostgreSQL for all test processes, one MariaDB for each process.
 
 A machine without one skips the tests that need it, with the reason; where PSTT_REQUIRE names the service they fail.
 """
@@ -245,12 +245,20 @@ def registry(pytestconfig: pytest.Config) -> Iterator[RegistryRig]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresRig]:
-    """A server; shared, so use tables of your own and never stop it."""
-    from tests.rigs.postgres import PostgresRig
+def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresRig]:
+    """A server; shared, so use tables of your own and never stop it.
 
-    with PostgresRig(os.environ.get("POSTGRES_TEST_URL")) as rig:
-        yield rig
+    One for all test processes, each with a database of its own. Roles and databases are seen by all of them, as are the
+    sessions of the others.
+    """
+    from tests.rigs.postgres import PostgresRig
+    from tests.rigs.shared import shared
+
+    if given := os.environ.get("POSTGRES_TEST_URL"):
+        yield PostgresRig(given)
+        return
+    with shared("postgres", address := servers_of(pytestconfig)) as rig:
+        yield rig.with_database(f"of_{pytestconfig.workerinput['workerid']}") if address else rig  # type: ignore[attr-defined]
 
 
 @pytest.fixture
