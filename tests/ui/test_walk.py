@@ -73,7 +73,7 @@ def test_from_the_topics_to_one_message(worked, address, visit):
     seen.page.get_by_role("link", name="address of this message").click()
     seen.heading(f"{worked.topic}-")
     seen.has("Download the value")
-    assert re.search(r"at=\d+(%40|@)\d+", seen.page.url)
+    seen.page.wait_for_url(re.compile(r"at=\d+(%40|@)\d+"))
     seen.photograph("message")
     violations = Axe().run(seen.page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")] == []
