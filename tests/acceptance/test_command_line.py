@@ -340,7 +340,8 @@ def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(
     assert summary["total_sent"] == verdict["acknowledged"]
     with postgres.connect() as connection:
         still = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.0005)%' AND state = 'active' AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.0005)%' AND state = 'active'"
+            " AND pid <> pg_backend_pid() AND datname = current_database()"
         ).fetchone()
     assert still == (0,)
 

@@ -86,7 +86,8 @@ def active_queries(postgres, mark: str) -> int:
     """Returns how many statements with that mark the server runs."""
     with postgres.connect() as connection:
         sql = (
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE %s"
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+            " AND datname = current_database() AND query LIKE %s"
         )
         return connection.execute(sql, [f"%{mark}%"]).fetchone()[0]
 

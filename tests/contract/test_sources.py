@@ -157,6 +157,7 @@ class PostgresSourceRig(SourceRig):
     slow_rows = "SELECT n, CASE WHEN n > 20000 THEN pg_sleep(0.01)::text END AS name FROM generate_series(1, 30000) n"
     setting_shown = "SELECT CASE current_setting('pstt.shown', true) WHEN 'on' THEN 'ON' ELSE 'OFF' END AS shown"
     own_words = 'column "nowhere" does not exist'
+    SESSIONS = "FROM pg_stat_activity WHERE application_name = 'pstt-kafka' AND datname = current_database()"
 
     def __init__(self, server: PostgresRig, name: str) -> None:
         self._server = server
@@ -193,15 +194,13 @@ class PostgresSourceRig(SourceRig):
         return Step("SELECT %(P_X)s AS x", {"P_X": value})
 
     def sessions(self) -> int:
-        return self._value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pstt-kafka'")
+        return self._value(f"SELECT count(*) {self.SESSIONS}")
 
     def running(self) -> int:
-        return self._value(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pstt-kafka' AND state = 'active'"
-        )
+        return self._value(f"SELECT count(*) {self.SESSIONS} AND state = 'active'")
 
     def kill_sessions(self) -> None:
-        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pstt-kafka'")
+        self.execute(f"SELECT pg_terminate_backend(pid) {self.SESSIONS}")
 
     def drop(self) -> None:
         self.execute(f"DROP FUNCTION {self.table}_writes()")

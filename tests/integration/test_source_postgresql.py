@@ -277,7 +277,7 @@ def test_query_that_an_administrator_cancels_says_so(server: PostgresRig) -> Non
             while not found:
                 found = connection.execute(
                     "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(59)%'"
-                    " AND state = 'active'"
+                    " AND state = 'active' AND datname = current_database()"
                 ).fetchone()
 
     thread = threading.Thread(target=cancel)

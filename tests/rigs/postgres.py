@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -85,7 +86,18 @@ class PostgresRig:
         password_file.write_text(self.password, encoding="utf-8")
         for path in (self._folder, password_file) if ACCOUNT else ():
             shutil.chown(path, ACCOUNT)
-        how = ["-U", self.user, "-A", "scram-sha-256", "--pwfile", str(password_file), "-E", "UTF8", "--no-locale"]
+        how = [
+            "-U",
+            self.user,
+            "-A",
+            "scram-sha-256",
+            "--pwfile",
+            str(password_file),
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]
         self._run("initdb", "-D", str(self._data), *how)
 
     def _first_start(self, ports: list[int]) -> None:
@@ -97,6 +109,7 @@ class PostgresRig:
         self._need_own()
         command = [str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        command += ["-c", "max_connections=300"]  # all test processes share one server
         self._server = Server(command, folder=self._folder, log=self._log, user=ACCOUNT)
         end = time.monotonic() + timeout_s
         while not self._answers():
@@ -180,6 +193,14 @@ class PostgresRig:
             autocommit=True,
             connect_timeout=5,
         )
+
+    def with_database(self, name: str) -> PostgresRig:
+        """Creates a database; returns a copy of this rig that connects to it, and that cannot stop the server."""
+        with closing(self.connect()) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        own = copy.copy(self)
+        own._server, own.database = None, name
+        return own
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""

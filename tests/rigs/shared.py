@@ -17,13 +17,18 @@ from typing import Any
 
 from tests.rigs.errors import RigMissing, ServerFailed
 from tests.rigs.kafka import KafkaRig
+from tests.rigs.postgres import PostgresRig
 from tests.rigs.registry import RegistryRig
 
 __all__ = ["SharedServers", "shared"]
 
 Address = tuple[str, int, bytes]
 """Host, port, and the key without which nothing is answered."""
-RIGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {"kafka": KafkaRig, "registry": RegistryRig}
+RIGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
+    "kafka": KafkaRig,
+    "postgres": PostgresRig,
+    "registry": RegistryRig,
+}
 
 
 class SharedServers:

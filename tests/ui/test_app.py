@@ -38,13 +38,19 @@ def address(place, serve) -> str:
 
 
 @pytest.fixture(scope="module")
-def guarded(place, serve, tmp_path_factory) -> str:
-    """The same with a user for each role."""
+def with_users(place, tmp_path_factory) -> Path:
+    """A copy of the same with a user for each role."""
     folder = tmp_path_factory.mktemp("guarded") / "demo"
     shutil.copytree(place.folder, folder)
     for name, role in (("root", "admin"), ("vera", "viewer")):
         add_user(folder, name, role)
-    return serve(Place(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guarded(with_users, serve) -> str:
+    """The page over it."""
+    return serve(Place(with_users))
 
 
 def start(folder: Path, *options: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
@@ -182,12 +188,12 @@ def test_a_visitor_without_a_session_sees_no_figure_even_past_the_form(guarded, 
 
 
 def test_page_and_document_work_under_their_own_policy(address, visit):
-    seen = visit(address)
+    seen = visit("about:blank")
     complaints = []
     seen.page.on(
         "console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None
     )
-    seen.page.reload()
+    seen.page.goto(address)
     seen.heading("Overview")
     seen.page.locator(".js-plotly-plot").first.wait_for()
     seen.page.goto(f"{address}/api/docs")
@@ -200,10 +206,8 @@ def test_page_and_document_work_under_their_own_policy(address, visit):
 @pytest.mark.skipif(
     not shutil.which("curl") or not shutil.which("bash"), reason="the examples are for curl and a shell"
 )
-def test_the_examples_of_the_document_for_programs_work_as_they_stand(place, serve, tmp_path):
-    shutil.copytree(place.folder, tmp_path / "ws")
-    add_user(tmp_path / "ws", "root", "admin")
-    env = environment(PSTT_URL=serve(Place(tmp_path / "ws")), TOKEN=token(tmp_path / "ws", "send"))
+def test_the_examples_of_the_document_for_programs_work_as_they_stand(with_users, guarded):
+    env = environment(PSTT_URL=guarded, TOKEN=token(with_users, "send"))
     text = (ROOT / "docs" / "REST.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"<!-- curl examples.*?-->\n```sh\n(.*?)```", text, re.DOTALL)
     examples = block.replace("\\\n", " ").splitlines()
