@@ -1,6 +1,7 @@
 """Administration on the page: settings, users, tokens, audit, log, metrics."""
 
 import re
+
 import pytest
 
 from core.records.accounts import Accounts
