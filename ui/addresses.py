@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import streamlit as st
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit import config
 
 from ui.components.text import plain
 from ui.http_security import opens_the_page, path_of
@@ -48,6 +49,8 @@ class KnownAddresses:
 
 
 def _is_unknown(name: str) -> bool:
+    if config.get_option("server.baseUrlPath"):  # each address begins with it; Streamlit answers as before
+        return False
     return name not in _KNOWN and "." not in name  # a file of Streamlit has an ending
 
 

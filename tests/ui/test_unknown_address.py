@@ -45,6 +45,11 @@ def test_others_are_passed_on(browser, asked):
     assert browser.get(asked).text == f"passed on {asked.partition('?')[0]}"
 
 
+def test_below_a_base_path_streamlit_answers(browser, monkeypatch):
+    monkeypatch.setattr("streamlit.config.get_option", {"server.baseUrlPath": "kafka"}.get)
+    assert browser.get("/kafka/runs").text == "passed on /kafka/runs"
+
+
 def test_a_program_gets_the_answer_of_its_address(browser):
     assert browser.get("/nowhere", headers={"Accept": "*/*"}).text == "passed on /nowhere"
 

@@ -84,7 +84,6 @@ def table(
     *,
     most_px: int = MOST_PX,
     names: Sequence[str] = (),
-    whole: Sequence[str] = (),
     missing: str | None = None,
 ) -> None:
     """Draws rows. Cells are shown as plain text.
@@ -94,7 +93,6 @@ def table(
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
-        whole: Columns that are never cut off, however long their values are.
         missing: What a cell without a value shows; None: `None`.
     """
     if is_narrow():
@@ -108,7 +106,7 @@ def table(
         _drawn(rows),
         hide_index=True,
         key=key,
-        column_config=_config(rows, names, whole),
+        column_config=_config(rows, names),
         height=_height(rows, most_px),
         placeholder=missing,
     )
@@ -216,7 +214,7 @@ def _caption(row: dict[str, Any]) -> str:
     return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
-def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, Any]:
+def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
@@ -226,7 +224,7 @@ def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], whole: Sequenc
         elif values and all(_is_number(value) for value in values):
             width = _width_px(name, map(_written, values))
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
-        elif name not in names and (name in whole or _is_short(values)):
+        elif name not in names and _is_short(values):
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values)))
     return found
 
