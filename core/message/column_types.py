@@ -42,6 +42,7 @@ from core.message.vectorized import (
     exactly,
     finite_floats,
     first_of,
+    kept,
     raw_numbers,
     text_column,
     utc_with_six_digits,
@@ -68,12 +69,14 @@ class Encoders:
     """For all values of a block at once; None: each value is encoded by `cell`."""
     form: CellForm = "text"
     """How `parity` compares it with the cell of a file."""
+    is_kept: bool = False
+    """Whether the values of a uniform column (`Column.is_uniform`) need no encoding."""
 
 
 # The comment of each entry says which values a source may return for the type.
 COLUMN_TYPES: dict[ColumnType, Encoders] = {
     # int
-    "integer": Encoders(integer, exactly(int), "number"),
+    "integer": Encoders(integer, exactly(int), "number", is_kept=True),
     # Decimal, int, or str with the exact digits: "-12.50", also "NaN" and "Infinity", which are rejected
     "decimal": Encoders(decimal_number, first_of(raw_numbers, exactly(int)), "number"),
     # float; NaN and infinities are rejected
@@ -102,15 +105,15 @@ COLUMN_TYPES: dict[ColumnType, Encoders] = {
     # timedelta, (years, months), or ISO 8601 text "P1Y2MT3.5S"
     "interval": Encoders(iso_interval),
     # str
-    "text": Encoders(as_text, exactly(str)),
+    "text": Encoders(as_text, exactly(str), is_kept=True),
     # str, padded as the database returned it
-    "char": Encoders(as_text, exactly(str)),
+    "char": Encoders(as_text, exactly(str), is_kept=True),
     # bytes
     "bytes": Encoders(as_bytes, exactly(bytes)),
     # str or bytes of JSON text, which is checked once, or a Python structure
     "json": Encoders(json_value, None, "json"),
     # bool
-    "boolean": Encoders(as_boolean, exactly(bool), "boolean"),
+    "boolean": Encoders(as_boolean, exactly(bool), "boolean", is_kept=True),
     # anything: only str, int, bool, bytes and finite floats pass, the rest is rejected with its type named
     "unknown": Encoders(untyped, first_of(exactly(str, int, bool, bytes), finite_floats), "value"),
 }
@@ -142,7 +145,8 @@ def column_encoder(column: Column, decimals: str) -> ColumnEncoder | None:
     """Returns the encoder for a whole column without an override; None where each value is encoded by itself."""
     if column.kind == "array" or (decimals != "number" and column.kind in ("decimal", "integer")):
         return None
-    return COLUMN_TYPES[column.kind].column
+    encoders = COLUMN_TYPES[column.kind]
+    return kept if column.is_uniform and encoders.is_kept else encoders.column
 
 
 def _array(element: CellEncoder) -> CellEncoder:

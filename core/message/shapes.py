@@ -126,7 +126,8 @@ class _Pstt(_Bare):
         end = self.format.metadata(extracted_at, published_at)
         if isinstance(self.format, JsonValue):
             start = self.format.prefix + self.format.with_data(b"")
-            return [start + row + end for row in bodies]
+            whole = start.replace(b"%", b"%%") + b"%b" + end.replace(b"%", b"%%")
+            return list(map(whole.__mod__, bodies))  # one copy of each row, not two
         return [self.format.with_data(row) + end for row in bodies]
 
 

@@ -144,15 +144,16 @@ class JsonValue:
         """See `ValueFormat.metadata`."""
         if not self._has_metadata:
             return b"}"
+        published = iso_utc(published_at).encode()
         return b"".join(
             (
                 self._source,
-                iso_utc(published_at).encode(),
+                published,
                 b'","processing":{"extracted_at":"',
                 iso_utc(extracted_at, "seconds").encode(),
                 b'","published_at":"',
-                iso_utc(published_at, "seconds").encode(),
-                b'","latency_ms":%d}}}' % latency_ms(extracted_at, published_at),
+                published[: len("2026-01-17T10:30:45")],
+                b'Z","latency_ms":%d}}}' % latency_ms(extracted_at, published_at),
             )
         )
 

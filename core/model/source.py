@@ -37,6 +37,8 @@ class Column:
     """Type of the elements if `kind` is array."""
     refusal: str = ""
     """Why no value of this column may be sent, with the SQL to write instead; empty: it may."""
+    is_uniform: bool = False
+    """Whether the driver makes all values, but None, of the one class that `COLUMN_TYPES` names for this type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,25 +295,30 @@ class _TextColumn:
 
     def __init__(self, texts: Sequence[bytes | None] = ()) -> None:
         self._bytes = bytearray()
-        self._ends = array("i", [0])
+        self._lengths: array[int] = array("i")
         self._nulls: list[int] = []
         self.add(texts)
 
     def add(self, texts: Sequence[bytes | None]) -> None:
         """Adds texts; None is a null."""
         present: Sequence[bytes] = texts  # type: ignore[assignment]
-        if None in texts:
-            count = len(self._ends) - 1
+        try:
+            lengths = list(map(len, present))
+        except TypeError:
+            count = len(self._lengths)
             self._nulls += [count + index for index, text in enumerate(texts) if text is None]
             present = [text or b"" for text in texts]
-        end = self._ends.pop()
-        self._ends.extend(accumulate(map(len, present), initial=end))
+            lengths = list(map(len, present))
+        one_length = lengths[:1]
+        # Ids have one length, and then no number is converted by itself.
+        alike = lengths.count(one_length[0]) == len(lengths) if lengths else False
+        self._lengths += array("i", one_length) * len(lengths) if alike else array("i", lengths)
         self._bytes += b"".join(present)
 
     @property
     def sizes(self) -> np.ndarray:
         """Bytes of each text, 0 for a null."""
-        return np.diff(np.asarray(self._ends))
+        return np.asarray(self._lengths)
 
     def as_arrow(self) -> pa.Array:
         """Returns the column as Arrow text, over the same memory; bytes that are no text are escaped first."""
@@ -321,19 +326,22 @@ class _TextColumn:
         try:
             column.validate(full=True)
         except pa.ArrowInvalid:  # keys of `KafkaService` may be any bytes
-            texts = [self._bytes[start:end].decode("utf-8", "backslashreplace") for start, end in pairwise(self._ends)]
-            self._bytes, self._ends = bytearray(), array("i", [0])
+            ends = accumulate(self._lengths, initial=0)
+            texts = [self._bytes[start:end].decode("utf-8", "backslashreplace") for start, end in pairwise(ends)]
+            self._bytes, self._lengths = bytearray(), array("i")
             self.add([text.encode() for text in texts])
             column = self._as_arrow()
         return column
 
     def _as_arrow(self) -> pa.Array:
-        count = len(self._ends) - 1
+        count = len(self._lengths)
         are_there = None
         if self._nulls:
             are_there = np.ones(count, np.bool_)
             are_there[self._nulls] = False
-        buffers = [_validity(are_there), pa.py_buffer(self._ends), pa.py_buffer(self._bytes)]
+        ends = np.zeros(count + 1, np.int32)
+        np.cumsum(self._lengths, out=ends[1:])
+        buffers = [_validity(are_there), pa.py_buffer(ends), pa.py_buffer(self._bytes)]
         return pa.Array.from_buffers(pa.string(), count, buffers)
 
 

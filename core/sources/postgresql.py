@@ -67,6 +67,8 @@ _AS_TEXT = (
 ).split()
 _TEXTS: tuple[str | int, ...] = (0, "text", "varchar", "bpchar", "name", '"char"', *_AS_TEXT)
 """Types that arrive as text; psycopg registers the loader for unknown types under 0."""
+_UNIFORM = ("int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "name")
+"""Types whose loaders return values of one class."""
 _SESSION = {
     "DateStyle": "ISO",
     "IntervalStyle": "iso_8601",
@@ -341,7 +343,7 @@ class PostgresSource(PooledSource):
             if name == "bit(1)[]":
                 return Column(column.name, "array", name, element="boolean")
             return Column(column.name, "array", names.get(code, f"{info.name}[]"), element=kind)
-        return Column(column.name, "boolean" if name == "bit(1)" else kind, name)
+        return Column(column.name, "boolean" if name == "bit(1)" else kind, name, is_uniform=info.name in _UNIFORM)
 
     def stop(self, raw: psycopg.Connection[Any]) -> None:
         """Sends a cancel request to the server."""

@@ -480,3 +480,23 @@ def _fill(postgres: PostgresRig, database: str, encoding: str, texts: list[bytes
             values = b"%d, '%s', '%s', '%s', ARRAY['%s'], '{\"k\":\"%s\"}'" % (i, text, text, text, text, text)
             done = connection.pgconn.exec_(b"INSERT INTO kept VALUES (" + values + b")")
             assert done.error_message == b""
+
+
+def test_a_column_that_is_said_to_be_uniform_has_values_of_one_class(server: PostgresRig) -> None:
+    """Its values are not looked at one by one."""
+    columns, rows = read(
+        server,
+        "SELECT 1::int2 AS a, 2::int4 AS b, 3::int8 AS c, true AS d, 'x'::text AS e, 'y'::varchar(9) AS f, "
+        "'z'::char(3) AS g, 'n'::name AS h, 1.5::numeric AS i, 2.5::float8 AS j, 'happy'::kinds.mood AS k "
+        "UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
+    )
+    uniform = {
+        column.name: type(value) for column, value in zip(columns, rows.rows[0], strict=True) if column.is_uniform
+    }
+    assert uniform == {name: int for name in "abc"} | {"d": bool} | {name: str for name in "efgh"}
+    assert set(rows.rows[1]) == {None}
+    envelope = Envelope(columns, Job("j", "j", "q.sql", "c"), scheduled_at=AT)
+    assert envelope.encode(rows).data == [
+        b'{"a":1,"b":2,"c":3,"d":true,"e":"x","f":"y","g":"z  ","h":"n","i":1.5,"j":2.5,"k":"happy"}',
+        b'{"a":null,"b":null,"c":null,"d":null,"e":null,"f":null,"g":null,"h":null,"i":null,"j":null,"k":null}',
+    ]

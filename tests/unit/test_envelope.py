@@ -135,6 +135,19 @@ def test_without_metadata_only_data_is_left():
     assert envelope.wrap(data, extracted_at=EXTRACTED, published_at=PUBLISHED) == [f'{{"data":{SPEC_DATA}}}'.encode()]
 
 
+def test_a_percent_sign_in_a_name_stays_what_it_is():
+    envelope = Envelope(SPEC_COLUMNS, replace(JOB, query="rate %d 100%.sql", connection="%b"), scheduled_at=AT)
+    (value,) = envelope.wrap([b'{"x":"5 %"}'], extracted_at=EXTRACTED, published_at=PUBLISHED)
+    source = json.loads(value)["metadata"]["source"]
+    assert (source["query"], source["connection"]) == ("rate %d 100%.sql", "%b")
+    assert value.startswith(b'{"data":{"x":"5 %"},')
+
+
+def test_rows_of_another_width_than_the_columns_are_a_defect():
+    with pytest.raises(ValueError, match="2 rows of 2 columns have 3 values"):
+        encode(columns(A="integer", B="integer"), [[1, 2], [3]])
+
+
 def test_the_querys_order_stays_and_names_become_lower_case():
     assert encode(columns(Zeta="text", ALPHA="integer"), [["a", 1]]).data == [b'{"zeta":"a","alpha":1}']
 
