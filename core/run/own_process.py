@@ -1,8 +1,9 @@
 """Runs the parts of a run in its own process, one after the other: for PSTT_RUN_PROCESSES=1.
 
 A process of its own would import everything once more and has nothing to run beside. The next part connects and lets
-the database look for its first rows while the last quarter of the part before is read; one of a transaction, while the
-part before commits.
+the database look for its first rows while the last quarter of the part before is read, and waits with them until that
+part has read all of its own: two that read at once would wait for each other. One of a transaction begins while the part
+before commits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from core.run.parts import PartError, PartEvent, PartLost, PartProgress, PartRes
 
 __all__ = ["OwnProcess"]
 
+TURN_S = 10.0
+"""How long a part waits with its first rows: a database may end a statement whose rows nobody takes, MySQL after 60 s."""
 END_S = 5.0
 """How long `close` waits for parts that it has told to end."""
 
@@ -35,6 +38,8 @@ class _Running:
     task: PartTask
     stop: Stop
     thread: threading.Thread
+    turn: threading.Event
+    """Set when it may read on from its first rows."""
     has_read_all: bool = False
     """Whether only its last messages are in flight."""
     has_read_most: bool = False
@@ -119,19 +124,33 @@ class OwnProcess:
             running.has_read_most = running.has_read_all or 0 < most <= event.rows_read
         else:
             del self._running[event.index, event.attempt]
+        self._give_turn()
         self._begin_next()
         return True
+
+    def _give_turn(self) -> None:
+        """Lets the first of the parts that wait with their first rows go on, if no other one reads."""
+        reading = [running for running in self._running.values() if not running.has_read_all]
+        if reading:
+            reading[0].turn.set()
 
     def _begin_next(self) -> None:
         """Begins a waiting part if none reads, or only one that is near its end."""
         reading = [running for running in self._running.values() if not running.has_read_all]
         if not self._waiting or len(reading) > 1 or not all(running.has_read_most for running in reading):
             return
-        task, stop = self._waiting.popleft(), Stop()
-        thread = threading.Thread(target=self._run, args=(task, stop), name=f"pstt-part-{task.index}", daemon=True)
-        self._running[task.index, task.attempt] = _Running(task, stop, thread)
+        task, stop, turn = self._waiting.popleft(), Stop(), threading.Event()
+        stop.on_stop(turn.set)
+        args = task, stop, turn
+        thread = threading.Thread(target=self._run, args=args, name=f"pstt-part-{task.index}", daemon=True)
+        self._running[task.index, task.attempt] = _Running(task, stop, thread, turn)
+        self._give_turn()
         thread.start()
 
-    def _run(self, task: PartTask, stop: Stop) -> None:
-        settings = PartSettings(worker=self._name, publishers=self._publishers)
+    def _run(self, task: PartTask, stop: Stop, turn: threading.Event) -> None:
+        settings = PartSettings(worker=self._name, before_rows=lambda: _wait_for(turn), publishers=self._publishers)
         self._events.put(run_part(task, self._opened, stop=stop, report=self._events.put, settings=settings))
+
+
+def _wait_for(turn: threading.Event) -> None:
+    turn.wait(TURN_S)

@@ -60,6 +60,8 @@ class PartSettings:
     """The clock, aware UTC."""
     before_commit: Callable[[], None] = lambda: None
     """exactly_once: called when all files of the part are written, before its transaction is committed."""
+    before_rows: Callable[[], None] = lambda: None
+    """Called when the database has begun to answer, before the first row becomes a message; it may wait some seconds."""
     publishers: KeptPublishers | None = None
     """Those of earlier parts in the same process; None: the part opens and closes its own."""
 
@@ -134,6 +136,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
             task=task,
             folder=folder,
             report=partial(_report, task, report, settings.worker),
+            before_rows=settings.before_rows,
             before_commit=settings.before_commit,
         )
         error = part.run(source)
@@ -224,6 +227,7 @@ class _PartRun(Sending):
     task: PartTask
     folder: Path
     report: Callable[[PartPhase, int, int], None]
+    before_rows: Callable[[], None]
     before_commit: Callable[[], None]
     taken_over: SendTotals | None = None
     """The sends of an earlier attempt that had committed."""
@@ -260,6 +264,7 @@ class _PartRun(Sending):
         plan = self.plan
         with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, snapshot=self.task.snapshot) as reading:
             self._note_columns(reading)
+            self.before_rows()
             yield from self.rows(reading)
 
     def _note_columns(self, reading: Reading) -> None:
