@@ -47,7 +47,7 @@ from core.records.metrics_file import (
 )
 from core.records.metrics_queries import MetricsQueries, SendFilter, keep_zone, metrics_sql
 from core.records.rolled_up import RolledUp
-from core.records.segment_copies import TOGETHER, copy_together, over, portions
+from core.records.segment_copies import TOGETHER, copy_together, first_of, over, portions
 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
@@ -125,7 +125,7 @@ class Metrics:
         A file that DuckDB cannot read is renamed and rebuilt; a segment that cannot be read is moved to `damaged/`.
 
         Args:
-            most: Segments to copy in this opening; None: all.
+            most: Whole segments to copy in this opening, or as many sends in shorter ones; None: all.
 
         Raises:
             StorageFailed: The disk is full, or a file may not be read or written.
@@ -211,7 +211,9 @@ class Metrics:
             self.prepare(db)
             waiting = self._not_in(names, names_copied(db, "segment"), db)
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.
-            missing = sorted(waiting, key=lambda name: name in self._left_out)[:most]
+            missing = sorted(waiting, key=lambda name: name in self._left_out)
+            if most is not None:
+                missing = missing[: first_of([self.spool_dir / name for name in missing], most)]
             new = self._sound(missing, whole=False)
             sends = sum(
                 self._copy_segments(db, [segment.name for segment in portion])

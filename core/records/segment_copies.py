@@ -13,12 +13,12 @@ from core.records.merged_store import MergedSegments
 from core.records.metrics_file import state_of
 from core.records.metrics_queries import metrics_sql
 
-__all__ = ["TOGETHER", "copy_together", "over", "portions"]
+__all__ = ["TOGETHER", "copy_together", "first_of", "over", "portions"]
 
 TOGETHER = 20
 """Segments in a transaction: a million sends, copied in half the time of twenty transactions."""
-MORE_TOGETHER, MORE_BYTES = 40, 22_000_000
-"""Segments in a transaction if together they are as large as twenty whole ones: the last one of each part of a run is shorter."""
+WHOLE_BYTES = 1_100_000
+"""Of a segment of 50,000 sends. The last one of each part of a run is shorter, so that more of them go together."""
 SMALL_TOGETHER, SMALL_BYTES = 200, 500_000
 """Small segments in a transaction, and their size together. They are read once, into memory: to open a file costs as much as
 to copy 500 sends, and each segment was opened five times."""
@@ -35,15 +35,29 @@ def portions(segments: Sequence[Path]) -> Iterator[list[Path]]:
     size = 0
     for segment in segments:
         more = _size_of(segment)
-        whole = size + more
-        most = SMALL_TOGETHER if whole <= SMALL_BYTES else MORE_TOGETHER if whole <= MORE_BYTES else TOGETHER
-        if len(portion) >= most:
+        is_small = size + more <= SMALL_BYTES and len(portion) < SMALL_TOGETHER
+        if not is_small and not _has_room(len(portion), size + more, TOGETHER):
             yield portion
             portion, size = [], 0
         portion.append(segment)
         size += more
     if portion:
         yield portion
+
+
+def first_of(segments: Sequence[Path], most: int) -> int:
+    """Returns how many of these segments hold about as many sends as `most` whole ones, at most half as many more."""
+    size = 0
+    for count, segment in enumerate(segments):
+        size += _size_of(segment)
+        if not _has_room(count, size, most):
+            return count
+    return len(segments)
+
+
+def _has_room(count: int, size: int, most: int) -> bool:
+    """Returns whether one more segment goes with `count` others, `size` bytes together with it, where `most` whole ones do."""
+    return count < most or (count < most + most // 2 and size <= most * WHOLE_BYTES)
 
 
 def copy_together(db: duckdb.DuckDBPyConnection, segments: Sequence[Path], merged: MergedSegments) -> int:

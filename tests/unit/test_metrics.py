@@ -184,18 +184,23 @@ def test_many_small_segments_are_copied_together_and_a_damaged_one_keeps_no_othe
     assert traffic == (28, 56)
 
 
-def test_portions_are_20_segments_or_200_small_ones(tmp_path):
+def test_portions_are_20_whole_segments_or_30_shorter_or_200_small_ones(tmp_path):
     def made(name: str, size: int) -> Path:
         file = tmp_path / name
-        file.write_bytes(b"x" * size)
+        with file.open("wb") as stream:
+            stream.truncate(size)
         return file
 
     small = [made(f"s{n}", 100) for n in range(450)]
     assert [len(portion) for portion in portions(small)] == [200, 200, 50]
     large = [made(f"l{n}", 300_000) for n in range(45)]
-    assert [len(portion) for portion in portions(large)] == [20, 20, 5]
+    assert [len(portion) for portion in portions(large)] == [30, 15]
+    whole = [made(f"w{n}", 1_070_000) for n in range(45)]
+    assert [len(portion) for portion in portions(whole)] == [20, 20, 5]
+    parts = [made(f"p{n}", (1_070_000, 1_070_000, 540_000)[n % 3]) for n in range(24)]  # a million sends in 8 parts
+    assert [len(portion) for portion in portions(parts)] == [24]
     mixed = [*small[:100], *large[:25], tmp_path / "gone"]
-    assert [len(portion) for portion in portions(mixed)] == [101, 20, 5]
+    assert [len(portion) for portion in portions(mixed)] == [101, 25]
     assert [file for portion in portions(mixed) for file in portion] == mixed
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from core.app import App
 from core.model.query import Step
 from core.run import own_process
 from core.run.own_process import OwnProcess
+from core.run.part import PartSettings
 from core.run.parts import PartOnce, PartPhase, PartProgress, PartResult, PartTask
 from tests.rigs.waiting import until
 from tests.unit.test_parts_protocol import task
@@ -26,10 +28,12 @@ class Stage:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.orders: dict[int, queue.Queue[PartProgress | PartResult]] = defaultdict(queue.Queue)
         self.begun: list[int] = []
+        self.before_rows: dict[int, Callable[[], None]] = {}
         monkeypatch.setattr(own_process, "run_part", self._run_part)
         self.executor = OwnProcess(App.open(folder, {}, log=False))
 
-    def _run_part(self, task: PartTask, *_: object, report: Any, **__: object) -> PartResult:
+    def _run_part(self, task: PartTask, *_: object, report: Any, settings: PartSettings, **__: object) -> PartResult:
+        self.before_rows[task.index] = settings.before_rows
         self.begun.append(task.index)
         while True:
             order = self.orders[task.index].get(timeout=20)
@@ -52,6 +56,13 @@ class Stage:
         """Ends a part; returns which parts have begun then."""
         self.orders[index].put(PartResult(index=index, attempt=1))
         return self._seen()
+
+    def with_first_rows(self, index: int) -> threading.Thread:
+        """Has a part arrive at its first rows; the thread ends when it may go on."""
+        thread = threading.Thread(target=self.before_rows[index], daemon=True)
+        thread.start()
+        thread.join(0.1)
+        return thread
 
     def _seen(self) -> list[int]:
         assert self.executor.events(20)
@@ -96,3 +107,42 @@ def test_a_part_of_a_transaction_begins_when_the_one_before_commits(stage: Stage
     assert stage.report(0, 90) == [0]
     assert stage.report(0, 100, "sending") == [0]
     assert stage.report(0, 100, "committing") == [0, 1]
+
+
+def test_a_part_waits_with_its_first_rows_until_the_one_before_has_read_all(stage: Stage) -> None:
+    stage.start(3, expected_rows=100)
+    assert not stage.with_first_rows(0).is_alive()
+    assert stage.report(0, 80) == [0, 1]
+    second = stage.with_first_rows(1)
+    assert second.is_alive()
+    assert stage.report(0, 100, "sending") == [0, 1]
+    second.join(5)
+    assert not second.is_alive()
+    assert stage.report(1, 80) == [0, 1, 2]
+    assert stage.with_first_rows(2).is_alive()
+    stage.end(0)
+    assert stage.with_first_rows(2).is_alive()  # the second one reads
+    stage.end(1)  # by an error, for example
+    third = stage.with_first_rows(2)
+    third.join(5)
+    assert not third.is_alive()
+
+
+def test_a_part_that_waits_goes_on_when_the_run_is_cancelled(stage: Stage) -> None:
+    stage.start(2, expected_rows=100)
+    stage.report(0, 80)
+    second = stage.with_first_rows(1)
+    assert second.is_alive()
+    stage.executor.cancel(10)
+    second.join(5)
+    assert not second.is_alive()
+
+
+def test_a_part_does_not_wait_until_its_database_gives_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_process, "TURN_S", 0.3)
+    stage.start(2, expected_rows=100)
+    stage.report(0, 80)
+    second = stage.with_first_rows(1)
+    assert second.is_alive()
+    second.join(5)
+    assert not second.is_alive()
