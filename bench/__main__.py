@@ -187,6 +187,7 @@ def main() -> None:
     parts.add_argument("--parts", type=int, default=8)
     parts.add_argument("--repeat", type=int, default=3)
     parts.add_argument("--only-one-process", action="store_true", help="only what parts cost in one process")
+    parts.add_argument("--indexed", action="store_true", help="the column of the parts has an index")
     news = commands.add_parser("incremental", help="runs of incremental jobs killed at random moments")
     news.add_argument("--kills", type=int, default=1000, help="with a broker that is a file")
     news.add_argument("--real-kills", type=int, default=100, help="with PostgreSQL and a real broker")
@@ -206,7 +207,13 @@ def main() -> None:
     if options.command == "partitions":
         from bench.partitions import main as partitions
 
-        partitions(options.rows, options.parts, options.repeat, only_one_process=options.only_one_process)
+        partitions(
+            options.rows,
+            options.parts,
+            options.repeat,
+            only_one_process=options.only_one_process,
+            indexed=options.indexed,
+        )
         return
     if options.command == "rest":
         sys.exit(asked(options.per_s, options.seconds, options.rows))

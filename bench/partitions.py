@@ -115,7 +115,7 @@ def spread(run: Run) -> float:
     return 100 * (max(rows) / min(rows) - 1)
 
 
-def main(rows: int, parts: int, repeat: int, *, only_one_process: bool = False) -> None:
+def main(rows: int, parts: int, repeat: int, *, only_one_process: bool = False, indexed: bool = False) -> None:
     """Measures all of it and prints the figures: medians of runs that take turns.
 
     Args:
@@ -123,6 +123,7 @@ def main(rows: int, parts: int, repeat: int, *, only_one_process: bool = False) 
         parts: Parts of a run.
         repeat: How many turns.
         only_one_process: Measures only what parts cost in one process, which needs many turns to be seen.
+        indexed: Whether the column of the parts has an index; else the database scans the table for each part.
     """
     with (
         PostgresRig() as postgres,
@@ -140,6 +141,8 @@ def main(rows: int, parts: int, repeat: int, *, only_one_process: bool = False) 
         with postgres.connect() as connection:
             connection.execute(ZIPF.format(rows=rows).encode())
             connection.execute("ANALYZE zipf")
+            if indexed:
+                connection.execute("CREATE INDEX ON export_table (arrivetimestamp)")
 
         def place(name: str, sql: str, column: str | None, key: str) -> Path:
             job: dict[str, Any] = {
