@@ -68,7 +68,7 @@ def require_sense(query: MessageQuery) -> None:
     """
     first, last = query.first_offset, query.last_offset
     if first is not None and last is not None and first > last:
-        raise ConfigError(f"offset {first:,} is after offset {last:,}", remedy="exchange them")
+        raise ConfigError(f"offset {first} is after offset {last}", remedy="exchange them")
     if query.since and query.until and query.since >= query.until:
         raise ConfigError("the time range is empty", why="it ends before it begins", remedy="exchange its ends")
     if not 1 <= query.limit <= MOST_MESSAGES:

@@ -330,7 +330,7 @@ def _unquoted(key: ShownBytes) -> ShownBytes:
 def _gone(topic: str, partition: int, offset: int, span: LogSpan) -> PsttError:
     why = "compaction or an aborted transaction removed it"
     if offset < span.earliest:
-        why = f"the topic keeps that partition from offset {span.earliest:,} on"
+        why = f"the topic keeps that partition from offset {span.earliest} on"
     elif offset >= span.end:
-        why = f"the next message of that partition will have offset {span.end:,}"
+        why = f"the next message of that partition will have offset {span.end}"
     return PsttError(f"there is no message at {topic}-{partition} @ {offset}", why=why)

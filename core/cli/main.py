@@ -33,7 +33,7 @@ from core.language import chosen_language
 __all__ = ["COMMANDS", "Command", "app", "main"]
 
 COLLECT_AFTER = 10_000
-"""Objects that may be created before the garbage collector runs."""
+"""Objects that may be created before the garbage collector runs: as while rows flow (`core.run.row_reader`)."""
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
 

@@ -168,9 +168,7 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
         state = Data(group.state).marked if group.state else "may not be seen"
         yield f"{Data(group.name)}   {lag}   {state}   {_count(len(group.members), 'member')}"
         for part in group.partitions:
-            read = (
-                "never committed" if part.committed is None else f"{part.committed:,} of {part.end:,}, lag {part.lag:,}"
-            )
+            read = "never committed" if part.committed is None else f"{part.committed} of {part.end}, lag {part.lag:,}"
             readers = [member.client_id for member in group.members if part.partition in member.partitions]
             yield f"  partition {part.partition:>4}   {read}" + (f"   {Data(', '.join(readers))}" if readers else "")
     if found.asked < found.total:
@@ -208,11 +206,11 @@ def reset_lines(plan: GroupReset) -> Iterator[str]:
     """Yields what a reset of a group's offsets would change, partition by partition."""
     yield f"{Data(plan.group)} on {Data(plan.topic)} of {Data(plan.cluster)}, reset to {plan.to}"
     for part in plan.partitions:
-        before = "never committed" if part.before is None else f"{part.before:,}"
-        what = "stays" if part.before == part.after else f"to {part.after:,}"
+        before = "never committed" if part.before is None else str(part.before)
+        what = "stays" if part.before == part.after else f"to {part.after}"
         moved = f"   {_count(part.again, 'message')} again" if part.again else ""
         moved += f"   {_count(part.left_out, 'message')} left out" if part.left_out else ""
-        yield f"  partition {part.partition:>4}   {before} {what} of {part.end:,}{moved}"
+        yield f"  partition {part.partition:>4}   {before} {what} of {part.end}{moved}"
     if not plan.changed:
         yield "  nothing would change"
     else:

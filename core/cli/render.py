@@ -168,7 +168,7 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = 
         *notes,
         f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
         *(
-            f"  {Data(f'{p.topic}-{p.partition}')}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"
+            f"  {Data(f'{p.topic}-{p.partition}')}   offsets {p.first_offset} to {p.last_offset}   {p.count:,} messages"
             for p in run.partitions
         ),
         *(part_line(part, len(run.parts)) for part in run.parts),

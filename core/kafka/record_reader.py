@@ -106,10 +106,10 @@ def _read(
 ) -> TopicMessage:
     low, high = _offsets(consumer, place, diagnosis, max(deadline - clock(), 0.1), timeout_s)
     if place.offset < low:
-        raise _gone(place, f"the topic keeps that partition from offset {low:,} on")
+        raise _gone(place, f"the topic keeps that partition from offset {low} on")
     if place.offset >= high:
         seen = (
-            f"readers see that partition up to offset {high - 1:,}" if high else "readers see nothing of that partition"
+            f"readers see that partition up to offset {high - 1}" if high else "readers see nothing of that partition"
         )
         raise _gone(place, f"{seen}: a transaction is open there still, or the topic was made anew, or is another one")
     consumer.assign([place])
@@ -145,7 +145,7 @@ def _offsets(
 
 def _gone(place: TopicPartition, why: str) -> PsttError:
     return PsttError(
-        f"there is no message at {place.topic}-{place.partition} @ {place.offset:,} any more",
+        f"there is no message at {place.topic}-{place.partition} @ {place.offset} any more",
         why=why,
         remedy="what was sent stands in the ledger all the same; a replay of its run sends it again",
     )

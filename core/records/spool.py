@@ -309,10 +309,10 @@ class _TextColumn:
             self._nulls += [count + index for index, text in enumerate(texts) if text is None]
             present = [text or b"" for text in texts]
             lengths = list(map(len, present))
-        one_length = lengths[:1]
-        # Ids have one length, and then no number is converted by itself.
-        alike = lengths.count(one_length[0]) == len(lengths) if lengths else False
-        self._lengths += array("i", one_length) * len(lengths) if alike else array("i", lengths)
+        if lengths and lengths.count(lengths[0]) == len(lengths):  # as ids are: no number is converted by itself
+            self._lengths += array("i", lengths[:1]) * len(lengths)
+        else:
+            self._lengths += array("i", lengths)
         self._bytes += b"".join(present)
 
     @property
@@ -339,6 +339,8 @@ class _TextColumn:
         if self._nulls:
             are_there = np.ones(count, np.bool_)
             are_there[self._nulls] = False
+        if len(self._bytes) > np.iinfo(np.int32).max:
+            raise OverflowError(f"{count} texts of {len(self._bytes)} bytes together do not fit into one Arrow column")
         ends = np.zeros(count + 1, np.int32)
         np.cumsum(self._lengths, out=ends[1:])
         buffers = [_validity(are_there), pa.py_buffer(ends), pa.py_buffer(self._bytes)]

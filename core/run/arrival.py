@@ -82,7 +82,7 @@ def deleted_since(after: TopicState, sent: Sequence[PartitionRange]) -> list[str
             found.append((span.partition, min(gone, span.count), now.earliest))
     if not found:
         return []
-    where = ", ".join(f"partition {number} begins at offset {earliest:,}" for number, _, earliest in found[:LISTED])
+    where = ", ".join(f"partition {number} begins at offset {earliest}" for number, _, earliest in found[:LISTED])
     more = f" and {len(found) - LISTED} more partitions" if len(found) > LISTED else ""
     return [
         f"up to {sum(count for _, count, _ in found):,} messages of this run were deleted from the topic before it ended "
@@ -108,14 +108,14 @@ def _are_gone(partitions: Sequence[int]) -> str:
 
 def _of_partition(span: PartitionRange, now: LogSpan, falls: Sequence[tuple[int, int]]) -> tuple[str, int]:
     """Returns what happened to one partition, in words, and how many of its messages are affected at most."""
-    found = [f"went back from offset {high:,} to {low:,}" for high, low in falls]
+    found = [f"went back from offset {high} to {low}" for high, low in falls]
     affected = sum(high - low + 1 for high, low in falls)
     offsets = span.last_offset - span.first_offset + 1
     if span.count > offsets and not falls:
         found.append(f"gave {offsets:,} offsets to {span.count:,} messages")
         affected += span.count - offsets
     if now.end <= span.last_offset:
-        found.append(f"ends before offset {now.end:,}, though {span.last_offset:,} was acknowledged")
+        found.append(f"ends before offset {now.end}, though {span.last_offset} was acknowledged")
         affected += span.last_offset - now.end + 1
     return " and ".join(found[:LISTED]), min(affected, span.count)
 
@@ -155,4 +155,4 @@ def not_verified(sent: SentRange, failure: PsttError) -> VerificationFailed:
 
 def _place(unlike: VerificationProblem) -> str:
     key = "without a key" if unlike.key is None else f"key {unlike.key}"
-    return f"{key} at partition {unlike.partition}, offset {unlike.offset:,}"
+    return f"{key} at partition {unlike.partition}, offset {unlike.offset}"

@@ -378,4 +378,4 @@ def _groups(blocks: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _deleted(partition: int, earliest: int) -> str:
-    return f"partition {partition} was deleted up to offset {earliest:,} (retention, or records deleted by hand)"
+    return f"partition {partition} was deleted up to offset {earliest} (retention, or records deleted by hand)"

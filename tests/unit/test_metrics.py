@@ -16,7 +16,7 @@ from core.errors import LedgerBusy, StorageFailed
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
-from core.records.segment_copies import portions
+from core.records.segment_copies import first_of, portions
 from core.records.spool import Spool
 from tests.rigs.sweeps import sweep
 from tests.unit.test_ledger import a_plan
@@ -199,6 +199,7 @@ def test_portions_are_20_whole_segments_or_30_shorter_or_200_small_ones(tmp_path
     assert [len(portion) for portion in portions(whole)] == [20, 20, 5]
     parts = [made(f"p{n}", (1_070_000, 1_070_000, 540_000)[n % 3]) for n in range(24)]  # a million sends in 8 parts
     assert [len(portion) for portion in portions(parts)] == [24]
+    assert [first_of(some, 10) for some in (small, large, whole, parts, small[:3], [])] == [15, 15, 10, 12, 3, 0]
     mixed = [*small[:100], *large[:25], tmp_path / "gone"]
     assert [len(portion) for portion in portions(mixed)] == [101, 25]
     assert [file for portion in portions(mixed) for file in portion] == mixed
