@@ -15,6 +15,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from core.errors import RunCancelled
 from core.records.opened import OpenWorkspace
@@ -148,9 +149,5 @@ class OwnProcess:
         thread.start()
 
     def _run(self, task: PartTask, stop: Stop, turn: threading.Event) -> None:
-        settings = PartSettings(worker=self._name, before_rows=lambda: _wait_for(turn), publishers=self._publishers)
+        settings = PartSettings(worker=self._name, before_rows=partial(turn.wait, TURN_S), publishers=self._publishers)
         self._events.put(run_part(task, self._opened, stop=stop, report=self._events.put, settings=settings))
-
-
-def _wait_for(turn: threading.Event) -> None:
-    turn.wait(TURN_S)

@@ -60,7 +60,7 @@ class PartSettings:
     """The clock, aware UTC."""
     before_commit: Callable[[], None] = lambda: None
     """exactly_once: called when all files of the part are written, before its transaction is committed."""
-    before_rows: Callable[[], None] = lambda: None
+    before_rows: Callable[[], object] = lambda: None
     """Called when the database has begun to answer, before the first row becomes a message; it may wait some seconds."""
     publishers: KeptPublishers | None = None
     """Those of earlier parts in the same process; None: the part opens and closes its own."""
@@ -227,7 +227,7 @@ class _PartRun(Sending):
     task: PartTask
     folder: Path
     report: Callable[[PartPhase, int, int], None]
-    before_rows: Callable[[], None]
+    before_rows: Callable[[], object]
     before_commit: Callable[[], None]
     taken_over: SendTotals | None = None
     """The sends of an earlier attempt that had committed."""

@@ -28,7 +28,7 @@ class Stage:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.orders: dict[int, queue.Queue[PartProgress | PartResult]] = defaultdict(queue.Queue)
         self.begun: list[int] = []
-        self.before_rows: dict[int, Callable[[], None]] = {}
+        self.before_rows: dict[int, Callable[[], object]] = {}
         monkeypatch.setattr(own_process, "run_part", self._run_part)
         self.executor = OwnProcess(App.open(folder, {}, log=False))
 
