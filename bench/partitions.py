@@ -174,9 +174,9 @@ def main(rows: int, parts: int, repeat: int, *, only_one_process: bool = False, 
         runs: dict[str, list[Run]] = {name: [] for name in contestants}
         print(f"{'':<34} {'rows':>11} {'s':>7} {'msg/s':>9} {'CPU s':>7} {'processes':>9} {'peak MB':>8}")
         for turn in range(repeat):
-            order = list(contestants.items())[
-                :: -1 if turn % 2 else 1
-            ]  # what comes second may pay for what comes first
+            order = list(contestants.items())
+            if turn % 2:  # what comes second may pay for what comes first
+                order.reverse()
             for number, (name, (where, variables)) in enumerate(order):
                 at = turn * len(contestants) + number
                 used = workers if variables is on_dask else ()

@@ -213,7 +213,7 @@ class Metrics:
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.
             missing = sorted(waiting, key=lambda name: name in self._left_out)
             if most is not None:
-                missing = missing[: first_of([self.spool_dir / name for name in missing], most)]
+                missing = missing[: first_of((self.spool_dir / name for name in missing), most)]
             new = self._sound(missing, whole=False)
             sends = sum(
                 self._copy_segments(db, [segment.name for segment in portion])

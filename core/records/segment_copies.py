@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,14 +45,15 @@ def portions(segments: Sequence[Path]) -> Iterator[list[Path]]:
         yield portion
 
 
-def first_of(segments: Sequence[Path], most: int) -> int:
+def first_of(segments: Iterable[Path], most: int) -> int:
     """Returns how many of these segments hold about as many sends as `most` whole ones, at most half as many more."""
-    size = 0
-    for count, segment in enumerate(segments):
+    count = size = 0
+    for segment in segments:
         size += _size_of(segment)
         if not _has_room(count, size, most):
-            return count
-    return len(segments)
+            break
+        count += 1
+    return count
 
 
 def _has_room(count: int, size: int, most: int) -> bool:
