@@ -192,7 +192,10 @@ class PooledSource(ABC):
         connected = _Connected(self)
         try:
             opened = connected.session.begin(lambda: self.translated(connected.open))
-            self._answered(connected.session, opened, self.login_s, silent=self._silent_login)
+            try:
+                self._answered(connected.session, opened, self.login_s, silent=self._silent_login)
+            except QueryFailed as error:  # the drivers have many texts for a connection that breaks during the login
+                raise self.unavailable(error.why) from error
             self._active = connected
             yield connected
         finally:

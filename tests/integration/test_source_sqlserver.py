@@ -293,6 +293,21 @@ def test_connection_lost_before_the_first_row_is_retriable(sqlserver: SqlServerR
     assert error.is_retriable
 
 
+def test_a_login_that_ends_in_an_unknown_error_is_retriable(
+    quiet: SqlServerSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "[HY000] [FreeTDS][SQL Server]Could not change transaction status (0) (SQLSetConnectAttr)"
+
+    def cut(*_: object, **__: object) -> None:
+        raise pyodbc.Error("HY000", text)
+
+    monkeypatch.setattr(pyodbc, "connect", cut)  # what FreeTDS reports depends on the moment
+    with pytest.raises(SourceUnavailable, match="cannot reach database") as raised, quiet.read([Step("SELECT 1 AS n")]):
+        pass
+    assert raised.value.is_retriable
+    assert "Could not change transaction status" in raised.value.text
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_connection_lost_after_the_first_row_fails_the_read_for_good(sqlserver: SqlServerRig, reset: bool) -> None:
     seen = []
