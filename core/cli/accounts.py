@@ -38,7 +38,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.add_typer(user_app)
 app.add_typer(token_app)
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name to sign in with, or of the token.")]
 PasswordStdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input instead of asking for it.")
 ]
@@ -99,7 +99,7 @@ def user_password(
 @user_app.command("role")
 def user_role(
     name: NameArgument,
-    role: Annotated[Role, typer.Argument(metavar="ROLE")],
+    role: Annotated[Role, typer.Argument(metavar="ROLE", help="viewer, operator or admin.")],
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -17,6 +17,8 @@ _EXTRA = re.compile(r"(.*?)(?:\s*\[([^\]]*)\])?", re.DOTALL)
 """What an option means, and what Typer adds: `[default: 50]`, `[required]`."""
 _TYPE = re.compile(r"<(str|int|float|path|list\[int\])(?: range)?>")
 """The type of a value, as Typer writes it; `<read|send>` are values of ours."""
+_PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
+"""The name of a value: `--from DAY`, `FILE.sql`, `PARTITION@OFFSET`."""
 _Formatter: Any = typer.Context.formatter_class
 
 
@@ -31,7 +33,7 @@ class _SpokenHelp(_Formatter):  # type: ignore[misc]  # Typer exports the class 
         super().write_text("\n\n".join(_said_text(paragraph) for paragraph in text.split("\n\n")))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], *arguments: Any, **options: Any) -> None:
-        spoken = [(_TYPE.sub(_said_type, name), _said_meaning(meaning)) for name, meaning in rows]
+        spoken = [(_said_name(name), _said_meaning(meaning)) for name, meaning in rows]
         super().write_dl(spoken, *arguments, **options)
 
 
@@ -52,7 +54,17 @@ def speaking(command: Any) -> Any:
 def _said_pieces(pieces: str) -> str:
     """Returns what follows the name of the program: `[OPTIONS] COMMAND [ARGS]...`."""
     pieces = pieces.replace("[OPTIONS]", said("[OPTIONS]"))
-    return pieces.replace("COMMAND [ARGS]...", f"{said('COMMAND')} {said('[ARGS]...')}")
+    return _said_placeholders(pieces.replace("COMMAND [ARGS]...", f"{said('COMMAND')} {said('[ARGS]...')}"))
+
+
+def _said_name(name: str) -> str:
+    """Returns an option with its value, or an argument: `--since TIME`."""
+    return _said_placeholders(_TYPE.sub(_said_type, name))
+
+
+def _said_placeholders(name: str) -> str:
+    words = _placeholders()
+    return _PLACEHOLDER.sub(lambda found: words.get(found[0], found[0]), name)
 
 
 def _said_type(found: re.Match[str]) -> str:
@@ -88,4 +100,31 @@ def _of_typer() -> dict[str, str]:
         "default": said("default"),
         "required": said("required"),
         "Show this message and exit.": said("Show this message and exit."),
+    }
+
+
+def _placeholders() -> dict[str, str]:
+    """Returns the names of values that differ between the languages."""
+    return {
+        "ADDRESS": said("ADDRESS"),
+        "ALERT": said("ALERT"),
+        "COLUMN": said("COLUMN"),
+        "CONDITION": said("CONDITION"),
+        "DAY": said("DAY"),
+        "DIR": said("DIR"),
+        "END": said("END"),
+        "GROUP": said("GROUP"),
+        "KEY": said("KEY"),
+        "NAME": said("NAME"),
+        "PAGE": said("PAGE"),
+        "PARTITION": said("PARTITION"),
+        "PROGRAM": said("PROGRAM"),
+        "ROLE": said("ROLE"),
+        "RULE": said("RULE"),
+        "RUN": said("RUN"),
+        "SILENCE": said("SILENCE"),
+        "TEXT": said("TEXT"),
+        "TIME": said("TIME"),
+        "VALUE": said("VALUE"),
+        "WHERE": said("WHERE"),
     }

@@ -53,8 +53,8 @@ app.add_typer(metrics_app)
 
 @app.command()
 def runs(
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only the runs of this job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 50,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +94,9 @@ def verify(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 
 @app.command()
 def find(
-    key: Annotated[str, typer.Argument(metavar="KEY")], workspace: WorkspaceOption = None, as_json: JsonOption = False
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The whole key of the message, such as a barcode.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Finds every send of a key: run, topic, partition, offset, latency, attempt, outcome."""
     with App.open(workspace) as opened:

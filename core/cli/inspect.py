@@ -159,7 +159,10 @@ def identity(
 
 @app.command()
 def service(
-    action: Annotated[Literal["install", "uninstall", "start", "stop", "restart", "status"], typer.Argument()],
+    action: Annotated[
+        Literal["install", "uninstall", "start", "stop", "restart", "status"],
+        typer.Argument(help="What to do with the service."),
+    ],
     page: Annotated[bool, typer.Option("--page", help="The page instead of the runner.")] = False,
     account: Annotated[str, typer.Option(help="install: the account that it runs as, a user or DOMAIN\\NAME$.")] = "",
     name: Annotated[str, typer.Option(help="Another name, for a second workspace on this machine.")] = "",

@@ -38,7 +38,6 @@ __all__ = ["app"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-OffsetOption = Annotated[int | None, typer.Option(min=0, metavar="OFFSET")]
 _PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
 
 
@@ -46,7 +45,7 @@ _PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
 def topics(
     text: Annotated[str, typer.Argument(metavar="[TEXT]", help="A part of the name.")] = "",
     cluster: ClusterOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,8 +68,8 @@ def messages(
     partition: Annotated[
         list[int] | None, typer.Option("--partition", min=0, help="Only this one; may be given again.")
     ] = None,
-    from_offset: OffsetOption = None,
-    to_offset: OffsetOption = None,
+    from_offset: Annotated[int | None, typer.Option(min=0, metavar="OFFSET", help="The first offset.")] = None,
+    to_offset: Annotated[int | None, typer.Option(min=0, metavar="OFFSET", help="The last offset, included.")] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="ISO 8601; without an offset in the workspace's time zone.")
     ] = None,

@@ -114,9 +114,9 @@ def replay(
 
 @app.command()
 def send(
-    topic: Annotated[str, typer.Argument()],
-    key: Annotated[str, typer.Argument()],
-    value: Annotated[str, typer.Argument()],
+    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    key: Annotated[str, typer.Argument(help="The key of the message.")],
+    value: Annotated[str, typer.Argument(help="The value of the message, sent as it is.")],
     cluster: Annotated[
         str | None, typer.Option(help="A name of kafka_connections. Default: default_environment.")
     ] = None,
@@ -134,7 +134,7 @@ def send(
 @app.command()
 def preview(
     job: JobArgument,
-    rows: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    rows: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
     at: AtOption = None,
     param: ParamsOption = None,
     workspace: WorkspaceOption = None,
@@ -188,7 +188,7 @@ def parity(
 
 @app.command()
 def sql(
-    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The SQL file, as the job names it.")],
     db_type: Annotated[
         str | None,
         typer.Option(

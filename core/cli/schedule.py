@@ -75,7 +75,7 @@ def next_(
 @app.command("scheduled")
 @app.command("fires", hidden=True)  # its name up to 1.0.4
 def scheduled(
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB")] = None,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only those of this job.")] = None,
     days: Annotated[float, typer.Option(min=0, max=3660, help="How far back.")] = 1,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,

@@ -38,7 +38,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(hidden=True)
 def work(
-    scheduled_run: Annotated[int | None, typer.Argument()] = None,
+    scheduled_run: Annotated[int | None, typer.Argument(help="The id of the planned run.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Import what a run needs, then read the id from stdin.")] = False,
     many: Annotated[bool, typer.Option("--many", help="Execute the runs whose ids come at stdin.")] = False,
     workspace: WorkspaceOption = None,

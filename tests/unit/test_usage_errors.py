@@ -142,6 +142,15 @@ def test_help_has_no_word_of_typer_in_english(name: str) -> None:
         assert not re.search(
             r"Usage|Options:|Commands:|\[OPTIONS\]|\[ARGS\]|required|default:|Show this|<(str|int|float)\b", text
         )
+        assert not re.search(r"\b(DAY|TIME|TEXT|NAME|VALUE|KEY)\b", re.sub(r"^.*\.json.*$", "", text, flags=re.M)), text
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_option_says_what_it_means(name: str) -> None:
+    made = typer.main.get_command(import_module(COMMANDS[name].module).app)
+    for command in _with_inner(getattr(made, "commands", {}).get(name, made)):
+        silent = [parameter.name for parameter in command.params if not getattr(parameter, "help", "")]
+        assert not silent, f"{command.name}: {silent}"
 
 
 def _with_inner(command: Any) -> list[Any]:
