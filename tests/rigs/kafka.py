@@ -45,6 +45,7 @@ LISTENERS = {
 }
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 QUIET = {"log_level": 0, "socket.timeout.ms": 5000}
+SHOWN_S = 10.0
 POM = Path(__file__).with_name("kafka-pom.xml")
 QUICK = ["-XX:TieredStopAtLevel=1"]
 """How Java starts for a test: it hardly optimises."""
@@ -236,13 +237,28 @@ class KafkaTopics:
         """Offsets in use: the records, plus one marker a partition for each transaction. Cheap for millions."""
         return sum(high - low for low, high in self._offsets(topic).values())
 
-    def read(self, topic: str, isolation: str = "read_committed", timeout_s: float = 60) -> list[Message]:
+    def read(
+        self, topic: str, isolation: str = "read_committed", timeout_s: float = 60, at_least: int = 0
+    ) -> list[Message]:
         """What a reader sees now, by partition and offset. Ends for empty topics, open transactions and busy writers.
+
+        Args:
+            topic: Its name.
+            isolation: What the reader sees of transactions.
+            timeout_s: For one reading.
+            at_least: Waits up to 10 s until so many are there: a broker that has answered a commit shows its messages a
+                moment later.
 
         Raises:
             KafkaException: No such topic, or the broker cannot be reached.
             TimeoutError: The end was not reached in `timeout_s`.
         """
+        give_up = time.monotonic() + SHOWN_S
+        while len(found := self._read(topic, isolation, timeout_s)) < at_least and time.monotonic() < give_up:
+            time.sleep(0.05)
+        return found
+
+    def _read(self, topic: str, isolation: str, timeout_s: float) -> list[Message]:
         ends = {partition: high for partition, (low, high) in self._offsets(topic).items() if high > low}
         consumer = self._consumer(isolation)
         try:
