@@ -10,7 +10,9 @@ check the right before they ask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from core.records.metrics import Metrics
     from core.records.metrics_queries import MetricsQueries
 
-__all__ = ["MetricsVersion", "clear_answers", "metrics_answer", "metrics_of", "metrics_version"]
+__all__ = ["MetricsVersion", "clear_answers", "metrics_answer", "metrics_of", "metrics_version", "one_opening"]
 
 V = TypeVar("V")
 
@@ -99,10 +101,38 @@ def metrics_of(folder: Path) -> Metrics:
     return Metrics(Workspace(folder))
 
 
+class _Opening(threading.local):
+    """The metrics that this thread has opened for several answers."""
+
+    version: MetricsVersion | None = None
+    """Set within `one_opening`."""
+    figures: MetricsQueries | None = None
+    """None: no answer had to be computed yet."""
+    closing: ExitStack
+
+
+_opening = _Opening()
+
+
+@contextmanager
+def one_opening(version: MetricsVersion) -> Iterator[None]:
+    """Computes the answers that this thread asks for in the block with one opening: it takes as long as a question."""
+    with ExitStack() as _opening.closing:
+        _opening.version = version
+        try:
+            yield
+        finally:
+            _opening.version = _opening.figures = None
+
+
 def _compute(key: _Key) -> Any:
-    figures: MetricsQueries
-    with metrics_of(key.version.folder).figures(key.version.timezone) as figures:
-        return key.query(figures, key.at, *key.arguments)
+    version = key.version
+    if _opening.version != version:
+        with metrics_of(version.folder).figures(version.timezone) as figures:
+            return key.query(figures, key.at, *key.arguments)
+    if _opening.figures is None:
+        _opening.figures = _opening.closing.enter_context(metrics_of(version.folder).figures(version.timezone))
+    return key.query(_opening.figures, key.at, *key.arguments)
 
 
 _answers: SharedCache[_Key, Any] = SharedCache(

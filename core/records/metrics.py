@@ -251,7 +251,9 @@ class Metrics:
         self, names: Sequence[str], known: set[str] | None, db: duckdb.DuckDBPyConnection, place: str = "main"
     ) -> list[str]:
         """Returns the segments that are neither copied nor rolled up, nor merged into one that is or waits."""
-        waiting = [name for name in names if known is None or name not in known]
+        # Mostly all are copied: 38,000 names of a year are looked up in 3 ms instead of 15.
+        is_all_known = known is not None and known.issuperset(names)
+        waiting = [] if is_all_known else [name for name in names if known is None or name not in known]
         rolled_up = self.rolled_up.replaced_segments() if waiting else frozenset()
         return self.merged.waiting([name for name in waiting if name not in rolled_up], known, db, place)
 

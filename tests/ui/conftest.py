@@ -29,6 +29,7 @@ from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.errors import RigMissing
 from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, ZONE, environment, make_workspace, run_command
 from ui import data
+from ui.components.drawn import DRAWN
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -179,9 +180,12 @@ def _script(view: str, package: str) -> None:
 def see() -> Callable[..., AppTest]:
     """Draws one view: `see("runs", run=…)`."""
 
-    def draw(view: str, *, package: str = "views", language: str = "en", **query: str) -> AppTest:
+    def draw(
+        view: str, *, package: str = "views", language: str = "en", is_drawn: bool = True, **query: str
+    ) -> AppTest:
         app = AppTest.from_function(_script, kwargs={"view": view, "package": package}, default_timeout=60)
         app.session_state["language"] = language
+        app.session_state[DRAWN] = is_drawn  # no browser says so here
         for name, value in query.items():
             app.query_params[name] = value
         return app.run()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.errors import StorageFailed
 from core.records.metrics import Metrics
 from core.records.metrics_queries import MetricsQueries, SendFilter
 from core.workspace.paths import Workspace
@@ -15,7 +16,7 @@ from ui import data, metrics_answers
 from ui.api import kafka
 from ui.data import overview
 from ui.data.overview import overview_figures
-from ui.metrics_answers import MAX_ANSWERS, metrics_answer, metrics_version
+from ui.metrics_answers import MAX_ANSWERS, metrics_answer, metrics_version, one_opening
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SUMMARY = "/api/kafka/metrics/summary"
@@ -106,3 +107,32 @@ def test_however_many_filters_are_asked_for_few_answers_are_kept(workspace):
 
 def _job_asked_for(_figures: MetricsQueries, _at: datetime, send_filter: SendFilter) -> str | None:
     return send_filter.job
+
+
+def test_all_figures_of_the_overview_come_from_one_opening(workspace, openings):
+    overview_figures(SendFilter(), 7)
+    assert openings == ["UTC"]
+    overview_figures(SendFilter(), 30)  # only what belongs to the other period
+    assert openings == ["UTC"] * 2
+
+
+def test_an_error_within_one_opening_is_told_as_without_and_the_next_answer_opens_again(workspace, openings):
+    version = metrics_version(workspace.root)
+
+    def broken(figures, at):
+        figures._db.execute("SELECT * FROM no_such_table")
+
+    def both() -> None:
+        with one_opening(version):
+            metrics_answer(version, NOON, _today)
+            metrics_answer(version, NOON, broken)
+
+    with pytest.raises(StorageFailed, match="the sends cannot be read"):
+        both()
+    metrics_answers.clear_answers()
+    assert metrics_answer(version, NOON, _today) == 3
+    assert len(openings) == 2
+
+
+def _today(figures: MetricsQueries, at: datetime) -> int:
+    return int(figures.summary(at, SendFilter())["today"]["messages"])

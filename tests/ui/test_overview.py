@@ -229,6 +229,16 @@ def test_the_frame_is_one_line_of_states_with_what_is_red_first():
     assert shown == "🔴 K3: Disconnected for 4 min · 🔴 Runner stopped · 🟢 clusters connected: 3 · 🔔 open alerts: 1"
 
 
+def test_the_figures_come_first_and_the_charts_once_the_browser_has_drawn_them(worked, see):
+    app = see("overview", is_drawn=False)
+    assert metric(app, "Sent")
+    assert not app.get("plotly_chart")
+    assert not app.dataframe
+    app.run()
+    assert len(app.get("plotly_chart")) >= 3
+    assert len(app.dataframe)
+
+
 # ── the whole page ────────────────────────────────────────────────────────────────────────────
 
 

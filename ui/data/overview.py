@@ -17,7 +17,7 @@ from core.records.metrics_queries import USUAL_WEEKS, SendFilter, UsualTraffic, 
 from core.workspace.paths import Workspace
 from ui import data
 from ui.cache import SharedCache
-from ui.metrics_answers import clear_answers, metrics_answer, metrics_version
+from ui.metrics_answers import clear_answers, metrics_answer, metrics_version, one_opening
 
 if TYPE_CHECKING:
     from core.records.metrics_queries import MetricsQueries
@@ -103,9 +103,10 @@ def overview_figures(send_filter: SendFilter, days: int, last: date | None = Non
         PsttError: They cannot be read.
     """
     at, version = data.now(), _versions.get(data.root())
-    of_any = metrics_answer(version, at, _any_period, send_filter)
-    of_this = metrics_answer(version, at, _the_period, send_filter, days, last)
-    of_hours = metrics_answer(version, at, _the_hours, send_filter, days_of_hours(days, last), last)
+    with one_opening(version):
+        of_any = metrics_answer(version, at, _any_period, send_filter)
+        of_this = metrics_answer(version, at, _the_period, send_filter, days, last)
+        of_hours = metrics_answer(version, at, _the_hours, send_filter, days_of_hours(days, last), last)
     return Overview(at=at, threshold_ms=_threshold_ms(version.folder), **of_any, **of_this, **of_hours)
 
 

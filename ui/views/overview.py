@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -15,6 +14,7 @@ from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals
 from ui import data
 from ui.components import charts, first_steps, live, written_files
+from ui.components.drawn import is_drawn
 from ui.components.links import go, link
 from ui.components.problem import fragment
 from ui.components.runner_requests import progress
@@ -37,10 +37,6 @@ EVERY_S = 10
 PERIODS = (7, 30, 90)
 MOST_DAYS = 366
 """Of a period that is given by its dates."""
-_SEEN = "overview_seen"
-FIGURES_FIRST_S = 0.3
-"""Seconds by which the charts are sent later at the first visit: a browser that gets them together shows the figures only
-when the slow charts are drawn."""
 
 
 def show() -> None:
@@ -59,11 +55,14 @@ def show() -> None:
     live.running()
     scope, period, compared = _filters(choices)
     _numbers(scope, period)
-    if _SEEN not in st.session_state:
-        st.session_state[_SEEN] = True
-        time.sleep(FIGURES_FIRST_S)
-    _charts(scope, period, compared)
-    _tables(scope, period)
+    _slow_part(scope, period, compared)
+
+
+@fragment()
+def _slow_part(scope: SendFilter, period: Period, compared: bool) -> None:
+    if is_drawn():
+        _charts(scope, period, compared)
+        _tables(scope, period)
 
 
 def warm_up() -> None:

@@ -1,0 +1,33 @@
+"""What is drawn later: at the first visit the browser says when it has drawn the rest.
+
+A browser that gets figures and charts together shows neither until it has loaded what draws charts, which is a second on a
+slow machine. A fixed wait would be too short there and too long elsewhere.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+__all__ = ["DRAWN", "is_drawn"]
+
+DRAWN = "drawn"
+"""Session key: the browser has drawn a view once, so that what draws charts is loaded."""
+_JS = """
+export default function({ setStateValue }) {
+  const timer = setTimeout(() => setStateValue('drawn', true));
+  return () => clearTimeout(timer);
+}
+"""
+
+
+def is_drawn() -> bool:
+    """Returns whether the slow part of a view is drawn now; to be called in a fragment that draws it.
+
+    The first time in a session it returns False, and the fragment runs again as soon as the browser has drawn what there is.
+    """
+    if st.session_state.get(DRAWN):
+        return True
+    st.session_state[DRAWN] = True
+    probe = st.components.v2.component("pstt_drawn", js=_JS)
+    probe(key="drawn_probe", on_drawn_change=lambda: None, height=1, width=1)
+    return False
