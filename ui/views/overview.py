@@ -71,6 +71,8 @@ def warm_up() -> None:
     Raises:
         PsttError: The figures cannot be read.
     """
+    import streamlit.emojis  # noqa: F401 - the page's icon is looked up there: 0.2 s of the first visit
+
     charts.warm_up()
     overview_figures(SendFilter(), PERIODS[1])
     frequent_errors(SendFilter(), PERIODS[1])
