@@ -17,6 +17,7 @@ from tests.rigs.workspace import ROOT
 from tests.ui.conftest import cells
 from tests.ui.rest import bearer, client, token
 from ui import data
+from ui.components.drawn import DRAWN
 
 JOBS = "/api/scheduler/scheduling"
 
@@ -69,6 +70,7 @@ def test_a_change_goes_to_the_named_workspace_alone(folders: tuple[Path, Path]) 
 @pytest.mark.usefixtures("folders")
 def test_the_page_shows_the_chosen_one_and_its_address_says_which() -> None:
     app = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60)
+    app.session_state[DRAWN] = True
     app.session_state["language"] = "en"
     app.run()
     assert not app.exception
@@ -85,6 +87,7 @@ def test_the_page_shows_the_chosen_one_and_its_address_says_which() -> None:
 @pytest.mark.usefixtures("folders")
 def test_an_address_with_a_workspace_shows_it() -> None:
     app = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60)
+    app.session_state[DRAWN] = True
     app.query_params["workspace"] = "milan"
     assert "Job of milan" in cells(app.run())
 

@@ -36,7 +36,7 @@ __all__ = [
     "workspace",
 ]
 
-KEPT_KEYS = ("language", "pages", "viewport")
+KEPT_KEYS = ("drawn", "language", "pages", "viewport")
 """Keys of the session that are the same for all workspaces."""
 STATUS_TTL_S = 2.0
 """Cache lifetime, in seconds, of what changes by the second: jobs, runner, clusters, the signed-in user."""
