@@ -17,6 +17,7 @@ from core.cli.options import (
     JsonOption,
     ParamsOption,
     RunArgument,
+    TopicArgument,
     WorkspaceOption,
     moment_of,
     now,
@@ -114,7 +115,7 @@ def replay(
 
 @app.command()
 def send(
-    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    topic: TopicArgument,
     key: Annotated[str, typer.Argument(help="The key of the message.")],
     value: Annotated[str, typer.Argument(help="The value of the message, sent as it is.")],
     cluster: Annotated[
