@@ -94,8 +94,11 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if shutil.disk_usage(MEMORY).free < BYTES_OF_FILES:
         return
-    folder = tempfile.mkdtemp(prefix="pstt-tests-", dir=MEMORY)
-    Path(folder).chmod(0o711)  # the servers run under accounts of their own
+    for left in MEMORY.glob("pstt-tests-*"):  # by a run that was killed
+        if not psutil.pid_exists(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"pstt-tests-{os.getpid()}-", dir=MEMORY)
+    Path(folder).chmod(0o1777)  # as its kind is: the servers run under accounts of their own
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["TMPDIR"] = tempfile.tempdir = folder
 
