@@ -8,10 +8,15 @@ from zoneinfo import ZoneInfo
 
 from core.model.run import Run
 
-__all__ = ["duration_text", "heading", "local_time", "ms_text", "short_value", "size_text", "verdict"]
+__all__ = ["counted", "duration_text", "heading", "local_time", "ms_text", "short_value", "size_text", "verdict"]
 
 SHOWN_CHARACTERS = 200
 """Characters of a parameter's value that a line of text shows: a list may have thousands of values."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns `1 row`, `1,234 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from core.formatting import counted
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.outbox import Outbox
@@ -59,7 +60,7 @@ def _runner(ledger: Ledger, now: datetime) -> Iterator[CheckResult]:
     age_s = (now - beat.beat_at).total_seconds()
     where = f"pid {beat.pid} on {beat.host}"
     if beat.is_alive(now):
-        yield CheckResult("pass", "runner", f"{where}, heartbeat {age_s:.0f} s ago, {beat.jobs_loaded} jobs")
+        yield CheckResult("pass", "runner", f"{where}, heartbeat {age_s:.0f} s ago, {counted(beat.jobs_loaded, 'job')}")
     elif beat.state == "stopped":
         yield CheckResult("fail", "runner", f"was stopped {_ago(age_s)} ago", start)
     else:

@@ -19,6 +19,7 @@ from core.errors import (
     SourceUnavailable,
     WorkersUnavailable,
 )
+from core.formatting import counted
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
 from core.kafka.topic_settings import topic_settings
@@ -186,12 +187,14 @@ def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[To
     text = f'topic "{topic}" of job {job.slug}'
     wanted = job.kafka_config.create_topic
     if found:
-        yield CheckResult("pass", subject, f"{text}: {found.partitions} partitions")
+        yield CheckResult("pass", subject, f"{text}: {counted(found.partitions, 'partition')}")
         yield from _as_job_wants(cluster, subject, job, found)
     elif cluster.mock_brokers:
         yield CheckResult("pass", subject, f"{text} is made on first use")
     elif wanted:
-        yield CheckResult("pass", subject, f"{text} is created by its first run, with {wanted.partitions} partitions")
+        yield CheckResult(
+            "pass", subject, f"{text} is created by its first run, with {counted(wanted.partitions, 'partition')}"
+        )
     else:
         yield CheckResult(
             "warn",

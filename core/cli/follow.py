@@ -11,6 +11,7 @@ import msgspec
 from core.cli.message_lines import message_document, message_line, message_lines
 from core.cli.output import error_lines, print_lines, print_note
 from core.errors import PsttError
+from core.formatting import counted
 from core.language import Data
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def print_tail(tail: TopicTail, timezone: str, *, most: int | None, whole: bool,
                 time.sleep(EVERY_S)
     except KeyboardInterrupt:
         pass  # the way to end it
-    print_note(f"{shown:,} messages shown, {examined:,} looked through")
+    print_note(f"{counted(shown, 'message')} shown, {examined:,} looked through")
     if tail.missing and examined:
         print_note(f"none of them has {Data(', '.join(tail.missing))}")
 

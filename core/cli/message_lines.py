@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.output import said
 from core.clock import iso_utc
-from core.formatting import local_time, size_text
+from core.formatting import counted, local_time, size_text
 from core.language import Data
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def messages_document(found: TopicMessages) -> dict[str, Any]:
 def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) -> Iterator[str]:
     """Yields the messages of a page, and how far it looked."""
     there = sum(span.end - span.earliest for span in found.spans.values())
-    yield f"{Data(found.topic)} on {Data(found.cluster)}   {there:,} messages in {_count(len(found.spans), 'partition')}   times are those of {timezone}"
+    yield f"{Data(found.topic)} on {Data(found.cluster)}   {there:,} messages in {counted(len(found.spans), 'partition')}   times are those of {timezone}"
     for message in found.messages:
         if whole:
             yield from message_lines(message, timezone)
@@ -166,7 +166,7 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
     for group in found.groups:
         lag = "never committed" if group.never_committed else f"lag {group.lag:,}"
         state = Data(group.state).marked if group.state else "may not be seen"
-        yield f"{Data(group.name)}   {lag}   {state}   {_count(len(group.members), 'member')}"
+        yield f"{Data(group.name)}   {lag}   {state}   {counted(len(group.members), 'member')}"
         for part in group.partitions:
             read = "never committed" if part.committed is None else f"{part.committed} of {part.end}, lag {part.lag:,}"
             readers = [member.client_id for member in group.members if part.partition in member.partitions]
@@ -174,7 +174,7 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
     if found.asked < found.total:
         yield f"  {found.asked:,} of {found.total:,} groups of the cluster were asked"
     if found.refused:
-        yield f"  this account may not read {_count(found.refused, 'group')}"
+        yield f"  this account may not read {counted(found.refused, 'group')}"
 
 
 def reset_document(plan: GroupReset, *, done: bool) -> dict[str, Any]:
@@ -208,13 +208,13 @@ def reset_lines(plan: GroupReset) -> Iterator[str]:
     for part in plan.partitions:
         before = "never committed" if part.before is None else str(part.before)
         what = "stays" if part.before == part.after else f"to {part.after}"
-        moved = f"   {_count(part.again, 'message')} again" if part.again else ""
-        moved += f"   {_count(part.left_out, 'message')} left out" if part.left_out else ""
+        moved = f"   {counted(part.again, 'message')} again" if part.again else ""
+        moved += f"   {counted(part.left_out, 'message')} left out" if part.left_out else ""
         yield f"  partition {part.partition:>4}   {before} {what} of {part.end}{moved}"
     if not plan.changed:
         yield "  nothing would change"
     else:
-        yield f"  {_count(plan.again, 'message')} would be read again, {plan.left_out:,} left out"
+        yield f"  {counted(plan.again, 'message')} would be read again, {plan.left_out:,} left out"
 
 
 def _group_document(group: ConsumerGroup) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def message_line(message: ReadableMessage, timezone: str) -> str:
 
 
 def _how_far(found: TopicMessages) -> str:
-    looked = f"looked through {_count(found.examined, 'message')}"
+    looked = f"looked through {counted(found.examined, 'message')}"
     if found.end == "bound":
         return f"{looked} and stopped there: {found.left:,} are left"
     return looked if found.next else f"{looked}: these are all"
@@ -272,7 +272,3 @@ def _header(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.hex(" ")
-
-
-def _count(count: int, word: str) -> str:
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

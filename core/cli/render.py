@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 from core.calendar.describe import describe_calendar
 from core.cli.live_lines import part_line
 from core.cli.output import language, said
-from core.formatting import heading, local_time, ms_text, size_text, verdict
+from core.formatting import counted, heading, local_time, ms_text, size_text, verdict
 from core.language import Data
 
 __all__ = [
@@ -84,10 +84,10 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
             f" · p90 {ms_text(run.latency_p90_ms)} · p99 {ms_text(run.latency_p99_ms)}"
         )
         volume = f"{size_text(run.bytes)} in {run.duration_s:.1f} s ({run.rate_per_s:,.0f} rows/s)"
-        lines.append(f"  latency    {latency}      {volume}, {len(run.partitions)} partitions")
+        lines.append(f"  latency    {latency}      {volume}, {counted(len(run.partitions), 'partition')}")
     for file in run.files:
         lines.append(
-            f"  file       {Data(file.path)}   {file.rows:,} rows, {size_text(file.size_bytes)} in {run.duration_s:.1f} s"
+            f"  file       {Data(file.path)}   {counted(file.rows, 'row')}, {size_text(file.size_bytes)} in {run.duration_s:.1f} s"
             f" ({run.rate_per_s:,.0f} rows/s)"
         )
     if run.rows_counted is not None:
@@ -168,7 +168,7 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = 
         *notes,
         f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
         *(
-            f"  {Data(f'{p.topic}-{p.partition}')}   offsets {p.first_offset} to {p.last_offset}   {p.count:,} messages"
+            f"  {Data(f'{p.topic}-{p.partition}')}   offsets {p.first_offset} to {p.last_offset}   {counted(p.count, 'message')}"
             for p in run.partitions
         ),
         *(part_line(part, len(run.parts)) for part in run.parts),
@@ -222,7 +222,7 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     if plan.output is not None:
         rows = file_rows(seen, plan.job)
         lines += ["", *(Data(line).marked for line in table_lines([column.name for column in seen.columns], rows))]
-        return [*lines, "", f"{len(rows)} rows shown for exports/{Data(plan.output)}; nothing was written"]
+        return [*lines, "", f"{counted(len(rows), 'row')} shown for exports/{Data(plan.output)}; nothing was written"]
     for message in seen.messages:
         lines += [
             "",
@@ -234,7 +234,11 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
         lines.append("  value  null (a tombstone)" if message.is_tombstone else f"  value  {Data(message.value)}")
         if message.value_base64 is not None:
             lines.append(f"  bytes  {message.value_base64} (Base64)")
-    return [*lines, "", f"{len(seen.messages)} messages shown for topic {Data(plan.topic)}; nothing was sent"]
+    return [
+        *lines,
+        "",
+        f"{counted(len(seen.messages), 'message')} shown for topic {Data(plan.topic)}; nothing was sent",
+    ]
 
 
 def query_lines(query: Query) -> list[str]:
@@ -493,10 +497,10 @@ def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
         lines += _with_remedy(f"{sign} {where}{problem.text}", problem.remedy)
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
-    last = (
-        f"✘ {errors} errors, {warnings} warnings" if errors else f"✔ {Data(workspace)}: no errors, {warnings} warnings"
-    )
-    return [*lines, last]
+    warned = counted(warnings, "warning")
+    if errors:
+        return [*lines, f"✘ {counted(errors, 'error')} and {warned} found"]
+    return [*lines, f"✔ {Data(workspace)}: no errors, {warned}"]
 
 
 _NAMED = re.compile(r"(job|cluster|database) (?!file$)(.+?)(, registry)?")
@@ -515,7 +519,7 @@ def check_summary(results: Sequence[CheckResult]) -> str:
     """Returns how many results failed or warn, in one line."""
     failed = sum(result.status == "fail" for result in results)
     warned = sum(result.status == "warn" for result in results)
-    return f"{'✘' if failed else '✔'} {failed} failed, {warned} warnings, {len(results)} looked at"
+    return f"{'✘' if failed else '✔'} {failed} failed, {counted(warned, 'warning')}, {len(results)} looked at"
 
 
 def _with_remedy(line: str, remedy: str) -> list[str]:
@@ -533,7 +537,7 @@ def settings_lines(rows: Sequence[SettingRow]) -> list[str]:
 
 def rebuilt_lines(made: SyncResult) -> list[str]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
-    first = f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"
+    first = f"✔ metrics.duckdb rebuilt: {counted(made.sends, 'send')} from {counted(made.segments, 'segment')}"
     return [first, *(f"! {Data(name)} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from core.clock import iso_utc
-from core.formatting import local_time, ms_text, size_text, verdict
+from core.formatting import counted, local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.percentile import percentile
 from core.model.run import Run, RunFile, Verdict
@@ -233,10 +233,10 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
         short = f"{len(open_)} of {due} jobs not done yet ({rows:,} rows arrived)"
         return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."
     if rejected := report.rejected:
-        counts = f"{rows:,} rows of {_count(due, 'job')}, {rejected:,} rejected"
+        counts = f"{rows:,} rows of {counted(due, 'job')}, {rejected:,} rejected"
         answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
         return "◐", f"every row is accounted for, {counts}", answer
-    counts = f"{rows:,} rows of {_count(due, 'job')}"
+    counts = f"{rows:,} rows of {counted(due, 'job')}"
     return "✔", f"everything arrived, {counts}", f"Everything that was due has arrived: {counts}."
 
 
@@ -344,7 +344,3 @@ def daily_report_document(report: DailyReport) -> dict[str, Any]:
             for job in report.jobs
         ],
     }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

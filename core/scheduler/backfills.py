@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from core.calendar.cron import scheduled_times
 from core.errors import ConfigError
+from core.formatting import counted
 from core.model.job import Job
 from core.records.backfills import Backfill, BackfillOrder, BackfillProgress, BackfillState, IncompleteTime
 from core.records.ledger import Ledger
@@ -217,7 +218,7 @@ def _plan(
 
 
 def _in_words(planned: int, succeeded_before: int, planned_before: int) -> str:
-    parts = [f"{planned} runs planned"]
+    parts = ["1 run planned" if planned == 1 else f"{planned} runs planned"]
     if succeeded_before:
         parts.append(f"{succeeded_before} left out that succeeded before")
     if planned_before:
@@ -283,7 +284,7 @@ def pause_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetime
         return unchanged
     progress = ledger.backfills.progress(ledger.backfills.get(number))
     running = f"; {progress.running:,} go on to their end" if progress.running else ""
-    return f"backfill {number} is paused: {progress.waiting:,} runs wait{running}"
+    return f"backfill {number} is paused with {counted(progress.waiting, 'run')} waiting{running}"
 
 
 def resume_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetime) -> str:
@@ -296,7 +297,7 @@ def resume_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetim
     if unchanged := _switch(ledger, number, "resume", caller, now):
         return unchanged
     progress = ledger.backfills.progress(ledger.backfills.get(number))
-    return f"backfill {number} goes on: {progress.waiting:,} runs wait"
+    return f"backfill {number} goes on with {counted(progress.waiting, 'run')} waiting"
 
 
 def _switch(ledger: Ledger, number: int, action: Literal["pause", "resume"], caller: Caller, now: datetime) -> str:
@@ -339,8 +340,8 @@ def cancel_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetim
         after = {"scheduled_runs": skipped, "runs": asked}
         ledger.audit.add(caller.name, "cancel", f"backfill {number}", now, after=after)
     close_ended(ledger, now)
-    ending = f", {len(asked)} runs are asked to end" if asked else ""
-    return f"backfill {number} is cancelled: {skipped:,} runs are left out{ending}"
+    ending = f", {counted(len(asked), 'run')} asked to end" if asked else ""
+    return f"backfill {number} is cancelled: {counted(skipped, 'run')} left out{ending}"
 
 
 def _unchanged(ledger: Ledger, number: int, wanted: str) -> str:

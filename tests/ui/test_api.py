@@ -238,8 +238,8 @@ def test_an_answer_has_the_language_of_the_request_and_a_repeated_one_too(asked)
     first = asked.post("/api/scheduler/backfills", json=document, headers=headers)
     again = asked.post("/api/scheduler/backfills", json=document, headers=headers)
     english = asked.post("/api/scheduler/backfills", json=document, headers=headers | {"Accept-Language": "en"})
-    assert first.json()["answer"] == again.json()["answer"] == "esecuzioni pianificate: 1"
-    assert english.json()["answer"] == "1 runs planned"
+    assert first.json()["answer"] == again.json()["answer"] == "1 esecuzione pianificata"
+    assert english.json()["answer"] == "1 run planned"
     assert (first.headers["Content-Language"], english.headers["Content-Language"]) == ("it", "en")
     assert {**first.json(), "answer": ""} == {**english.json(), "answer": ""}
     switched = asked.post(f"{JOBS}/{SLUG}/disable", headers={"Accept-Language": "it"}).json()

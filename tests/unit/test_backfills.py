@@ -141,7 +141,7 @@ def test_a_paused_backfill_starts_nothing_more_also_after_a_restart_and_then_goe
     number = asked(daily, parallel=2).request_id
     daily.go()
     text = pause_backfill(daily.ledger, number, caller=ANNA, now=daily.clock())
-    assert text == f"backfill {number} is paused: 10 runs wait"  # its processes have not taken their runs yet
+    assert text == f"backfill {number} is paused with 10 runs waiting"  # its processes have not taken their runs yet
     for worker in open_workers(daily):
         worker.ends()
     daily.go()
@@ -150,7 +150,7 @@ def test_a_paused_backfill_starts_nothing_more_also_after_a_restart_and_then_goe
     assert len(daily.hands.started) == 2
     assert report(daily.ledger, number).backfill.state == "paused"
     assert pause_backfill(daily.ledger, number, caller=ANNA, now=daily.clock()).endswith("was paused before")
-    assert resume_backfill(daily.ledger, number, caller=ANNA, now=daily.clock()).endswith("goes on: 8 runs wait")
+    assert resume_backfill(daily.ledger, number, caller=ANNA, now=daily.clock()).endswith("goes on with 8 runs waiting")
     lives_on(daily)
     assert sorted(days_of(daily, daily.hands.started)) == list(range(5, 15))
     actions = [(entry.action, entry.object) for entry in daily.ledger.audit.entries(limit=10)]
@@ -184,7 +184,7 @@ def test_a_cancelled_backfill_leaves_out_the_rest_and_asks_its_runs_to_end(daily
     first.begins()
     second.begins()
     text = cancel_backfill(daily.ledger, number, caller=ANNA, now=daily.clock())
-    assert text == f"backfill {number} is cancelled: 8 runs are left out, 2 runs are asked to end"
+    assert text == f"backfill {number} is cancelled: 8 runs left out, 2 runs asked to end"
     assert daily.ledger.run(first.run_id).cancel_asked_by == "anna"
     first.ends("cancelled")
     second.ends()
