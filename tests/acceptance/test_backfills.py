@@ -179,7 +179,7 @@ def test_a_runner_killed_in_the_middle_loses_nothing_and_a_pause_outlives_it(
     time.sleep(2)  # two ticks, in which nothing begins
     assert place.running() == 0
     assert place.show(number)["state"] == "paused"
-    until(lambda: place.json("backfill", "resume", str(number))["answer"].endswith("wait"))
+    until(lambda: place.json("backfill", "resume", str(number))["answer"].endswith("waiting"))
     until(lambda: place.running() >= 2)
     runner = place.runners[-1]
     for process in [*psutil.Process(runner.pid).children(), psutil.Process(runner.pid)]:
