@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from core.formatting import local_time
+from core.formatting import counted, local_time
 from core.language import Data
 from core.notify.silences import silence_of
 from core.notify.simulation import NO_HISTORY
@@ -33,7 +33,7 @@ def alert_lines(
 ) -> Iterator[str]:
     """Yields the open alerts, the silences, the messages that wait for delivery, and those sent last."""
     open_ones = [incident for incident in incidents if incident.state == "open"]
-    yield f"✘ {_count(len(open_ones), 'alert')} open" if open_ones else "✔ no alert is open"
+    yield f"✘ {counted(len(open_ones), 'alert')} open" if open_ones else "✔ no alert is open"
     for incident in open_ones:
         yield from _incident(incident, silences, timezone)
     for incident in incidents:
@@ -42,7 +42,7 @@ def alert_lines(
             yield f"  … {incident.rule}   {Data(incident.subject)}   since {since}, no alert yet   {incident.text}"
     for silence in silences:
         yield silence_line(silence, timezone)
-    yield f"{_count(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery"
+    yield f"{counted(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery"
     for message in waiting:
         next_try = local_time(message.next_try_at, timezone, seconds=True)
         yield f"  {message.subject}   to {_recipients(message)}   next try {next_try}"
@@ -96,7 +96,7 @@ def simulation_lines(found: Simulation, timezone: str) -> Iterator[str]:
     for rule in found.rules.values():
         fired = found.of_rule(rule.name)
         lasts = f", for {rule.for_s / 60:g} min" if rule.for_s else ""
-        answer = _count(len(fired), "alert") if rule.enabled else "disabled"
+        answer = counted(len(fired), "alert") if rule.enabled else "disabled"
         yield f"{rule.name}   {rule.title}{lasts}   {NO_HISTORY.get(rule.name, answer) if rule.enabled else answer}"
         for one in fired[-MOST_FIRED:]:
             end = f"to {local_time(one.ended_at, timezone)}" if one.ended_at else "and still"
@@ -116,7 +116,3 @@ def _sent(message: OutboxMessage, timezone: str) -> Iterator[str]:
 
 def _recipients(message: OutboxMessage) -> str:
     return Data(", ".join(message.recipients)).marked or f"channel {Data(message.channel)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

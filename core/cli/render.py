@@ -431,10 +431,6 @@ def _share(rate: float | None) -> str:
     return f"{int(rate * 10_000) / 100:g} %"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = 40) -> list[str]:
     """Returns rows under their column names, each column as wide as its content, up to `most` characters."""
     cells = [[_one_line(cell, most) for cell in row] for row in (names, *rows)]
@@ -451,14 +447,14 @@ def _one_line(text: str, most: int) -> str:
 def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> list[str]:
     """Returns whether a job and a file have the same rows, the counts, and the first differences."""
     if found.is_equal:
-        lines = [f"✔ equal: {_count(found.rows, 'row')}, {_count(len(found.columns), 'column')}"]
+        lines = [f"✔ equal: {counted(found.rows, 'row')}, {counted(len(found.columns), 'column')}"]
     elif found.different_rows:
-        lines = [f"✘ {found.different_rows:,} of {_count(found.rows, 'row')} differ"]
+        lines = [f"✘ {found.different_rows:,} of {counted(found.rows, 'row')} differ"]
     else:
-        lines = [f"✘ {_count(found.rows, 'row')} are equal, and yet the two are not the same"]
+        lines = [f"✘ {counted(found.rows, 'row')} are equal, and yet the two are not the same"]
     lines.append(f"  {plan_heading(plan)}")
-    lines.append(f"  the job      {_count(found.our_rows, 'row')}")
-    lines.append(f"  {Data(file)}   {_count(found.file_rows, 'row')}   {found.dialect}")
+    lines.append(f"  the job      {counted(found.our_rows, 'row')}")
+    lines.append(f"  {Data(file)}   {counted(found.file_rows, 'row')}   {found.dialect}")
     counts = (
         (found.missing, "rows are not in the file"),
         (found.extra, "rows are only in the file"),

@@ -34,7 +34,7 @@ def from_row(kind: type[_Row], row: sqlite3.Row, **made: Any) -> _Row:
     """
     names, json_names = _fields_of(kind)  # type: ignore[arg-type] # mypy 2.4: a generic type is not hashable
     # By place, as a Row compares a name with those of all columns: 3,000 runs in 0.06 s instead of 0.09.
-    values = {name: value for name, value in zip(row.keys(), row, strict=True) if name in names}
+    values = {name: value for name, value in zip(row.keys(), row, strict=True) if name in names and name not in made}
     for name in json_names & values.keys():
         values[name] = None if values[name] is None else json.loads(values[name])
     try:
