@@ -36,14 +36,13 @@ import aiokafka.errors as client_errors
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
-from numpy.typing import NDArray
 
 from core.kafka.aiokafka_errors import is_surely_not_stored
 from core.kafka.aiokafka_workarounds import EventLoop, abort_transaction, forgiving, paced
-from core.kafka.record_batch import BATCH_HEADER_BYTES, RecordBatch, encode_batch
-from core.model.publisher import NO_TIME, Delivery
+from core.kafka.partition_messages import Messages, can_share_batch, encoded
+from core.kafka.record_batch import BATCH_HEADER_BYTES, RecordBatch
 
-__all__ = ["Answer", "Messages", "ProducerThread"]
+__all__ = ["Answer", "ProducerThread"]
 
 T = TypeVar("T")
 
@@ -55,37 +54,6 @@ END_S = 0.5
 
 _numbers = itertools.count(1)
 _log = logging.getLogger("aiokafka.pstt")
-
-
-@dataclass(slots=True, eq=False)
-class Messages:
-    """Messages of one delivery for one partition, in their order."""
-
-    delivery: Delivery
-    indexes: NDArray[np.int64]
-    """Their positions in the delivery."""
-    sizes: NDArray[np.int64]
-    """Bytes of each in a record batch, at most."""
-    sent_at_ms: int
-    published_at_s: float
-    """Of `time.perf_counter`."""
-    are_alone: bool = False
-    """Each goes in a record batch of its own."""
-
-    def split(self, count: int) -> tuple[Messages, Messages]:
-        """Returns the first `count` messages and the others."""
-        first, rest = (
-            Messages(
-                self.delivery,
-                self.indexes[part],
-                self.sizes[part],
-                self.sent_at_ms,
-                self.published_at_s,
-                self.are_alone,
-            )
-            for part in (slice(0, count), slice(count, None))
-        )
-        return first, rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +97,8 @@ class _PartitionQueue:
         left_bytes = limit_bytes - BATCH_HEADER_BYTES
         while self.waiting:
             messages = self.waiting[0]
-            if taken and (messages.are_alone or not _have_same_headers(messages, taken[0])):
+            is_whole = messages.are_alone or messages.record_batch is not None
+            if taken and (is_whole or not can_share_batch(messages, taken[0])):
                 break
             ends = np.cumsum(messages.sizes)
             fitting = 1 if messages.are_alone else int(ends.searchsorted(left_bytes, "right"))
@@ -144,7 +113,7 @@ class _PartitionQueue:
             size = int(ends[fitting - 1])
             self.waiting_bytes -= size
             left_bytes -= size
-            if first is not messages or messages.are_alone:
+            if first is not messages or is_whole:
                 break
         return taken
 
@@ -457,7 +426,10 @@ class ProducerThread:
         """Sends one record batch; returns the offset of its first record, -1 if that is unknown, and the error."""
         builder: _BatchBuilder | None = None
         try:
-            builder = _BatchBuilder(self._encoded(messages), queue_)
+            batch = messages[0].record_batch or encoded(
+                messages, self._compression, is_transactional=self._transactional_id is not None
+            )
+            builder = _BatchBuilder(batch, queue_)
             response = await self._live.send_batch(builder, queue_.topic, partition=queue_.partition)
             offset = int((await response).offset)
         except Exception as error:  # noqa: BLE001 - each message gets a report, whatever happens
@@ -496,45 +468,3 @@ class ProducerThread:
         self._on_answer(
             Answer(queue_.topic, queue_.partition, messages, offset, error, time.perf_counter(), size_bytes)
         )
-
-    def _encoded(self, messages: Sequence[Messages]) -> RecordBatch:
-        keys: list[bytes | None] = []
-        values: list[bytes | None] = []
-        message_ids: list[bytes] = []
-        timestamps_ms: list[int] = []
-        first = messages[0].delivery.batch
-        further: list[tuple[str, list[bytes | None]]] = [(name, []) for name, _ in first.header_columns]
-        for some in messages:
-            batch, indexes = some.delivery.batch, some.indexes.tolist()
-            keys += map(batch.keys.__getitem__, indexes)
-            values += map(batch.values.__getitem__, indexes)
-            message_ids += map(batch.message_ids.__getitem__, indexes)
-            for (_, column), (_, given) in zip(further, batch.header_columns, strict=True):
-                column += map(given.__getitem__, indexes)
-            if batch.timestamps_ms is not None:
-                timestamps_ms += _times(batch.timestamps_ms, indexes, some.sent_at_ms)
-            else:
-                timestamps_ms += [some.sent_at_ms] * len(indexes) if len(messages) > 1 else ()
-        return encode_batch(
-            keys,
-            values,
-            message_ids,
-            first.headers,
-            timestamps_ms=timestamps_ms or messages[0].sent_at_ms,
-            compression=self._compression,
-            is_transactional=self._transactional_id is not None,
-            header_columns=further,
-        )
-
-
-def _have_same_headers(some: Messages, others: Messages) -> bool:
-    """Returns whether both can be in one record batch."""
-    own, other = some.delivery.batch, others.delivery.batch
-    if own.headers != other.headers:
-        return False
-    return [name for name, _ in own.header_columns] == [name for name, _ in other.header_columns]
-
-
-def _times(timestamps_ms: Sequence[int], indexes: Sequence[int], sent_at_ms: int) -> list[int]:
-    """Returns the time of each record; one without a time of its own gets that of sending."""
-    return [sent_at_ms if timestamps_ms[i] == NO_TIME else timestamps_ms[i] for i in indexes]

@@ -24,8 +24,9 @@ from core.model.check_result import CheckResult
 from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import Column, ColumnType
+from core.sources.cursors import fetched_in_pieces
 from core.sources.mysql_dialect import DIALECT, UNREADABLE_MODES
-from core.sources.pooled import PooledSource, fetched_in_pieces
+from core.sources.pooled import PooledSource
 
 __all__ = ["SOURCE", "MySqlSource"]
 

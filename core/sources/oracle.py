@@ -21,8 +21,9 @@ from core.model.check_result import CheckResult
 from core.model.dialect import Dialect
 from core.model.query import LiteralText, Step
 from core.model.source import Column, ColumnType
+from core.sources.cursors import fetched_in_pieces, shortest_single
 from core.sources.oracle_dialect import DIALECT
-from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
+from core.sources.pooled import PooledSource
 
 __all__ = ["SOURCE", "OracleSource"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -25,15 +24,13 @@ from core.sources.increments import find_increment
 from core.sources.session import NoAnswer, Session
 from core.sources.splitting import split_query
 
-__all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shortest_single"]
+__all__ = ["BlockReading", "PooledSource"]
 
 T = TypeVar("T")
 
 SLACK_S = 2.0
 """Extra time in which driver and server may end a wait by themselves: their error states the reason."""
 LOGIN_SLACK_S = 1.0
-FIRST_ROWS = 16
-"""Rows of the first piece, while their rate is not known yet."""
 
 
 class PooledSource(ABC):
@@ -46,6 +43,11 @@ class PooledSource(ABC):
     driver_errors: ClassVar[tuple[type[BaseException], ...]]
     reads_ahead: ClassVar[bool] = False
     """Whether the driver releases the GIL while it waits, so that the next block can be fetched meanwhile."""
+    checks_limits: ClassVar[bool] = False
+    """Whether the driver calls `on_wait` of its connection every 0.1 s while it waits, so that rows need no thread of their own.
+
+    They cost 1.5 to 2 times as much processor time in one, as another core makes them than uses them.
+    """
     logins: ClassVar[int] = 1
     """How many addresses of one host the driver tries, each for `connect_timeout_s`."""
 
@@ -272,8 +274,24 @@ class PooledSource(ABC):
     def _answered(
         self, session: Session, pending: Future[T], silence_s: float | None, *, silent: Callable[[], PsttError]
     ) -> T:
+        return self._in_time(
+            session,
+            lambda: session.answer(pending, silence_s=silence_s, stop_by=lambda: self._stop_by),
+            silent=silent,
+        )
+
+    def watched(self, connected: _Connected, call: Callable[[], T], *, reading: bool) -> T:
+        """Makes a call in this thread, for a driver that checks the limits of `answered` itself."""
+        session = connected.session
+        connected.raw.on_wait = session.watch(silence_s=self.wait_s, stop_by=lambda: self._stop_by)
         try:
-            return session.answer(pending, silence_s=silence_s, stop_by=lambda: self._stop_by)
+            return self._in_time(session, call, silent=lambda: self.silent(reading=reading))
+        finally:
+            connected.raw.on_wait = None
+
+    def _in_time(self, session: Session, wait: Callable[[], T], *, silent: Callable[[], PsttError]) -> T:
+        try:
+            return wait()
         except NoAnswer:
             pass
         except PsttError:
@@ -497,6 +515,10 @@ class _Connected:
                 stack.callback(self.blocks.close)
 
 
+_Fetched = tuple[Sequence[Any], datetime]
+"""Rows, and when they were there."""
+
+
 class BlockReading:
     """A `core.model.source.Reading`: numbers the rows and, if the driver allows it, fetches the next block meanwhile."""
 
@@ -514,22 +536,31 @@ class BlockReading:
 
     def __iter__(self) -> Iterator[Rows]:
         """See `core.model.source.Reading`."""
-        session = self._connected.session
-        pending = session.begin(self._fetch)
-        while True:
-            rows, extracted_at = self._source.answered(session, pending, reading=self._is_returning_rows)
+        for rows, extracted_at in self._fetched():
             if not rows:
                 self.is_complete = True
                 return
             self._is_returning_rows = True
-            if self._source.reads_ahead:
-                pending = session.begin(self._fetch)
             yield Rows(self._first_row, rows, extracted_at)
             self._first_row += len(rows)
-            if not self._source.reads_ahead:
+
+    def _fetched(self) -> Iterator[_Fetched]:
+        """Yields each block; the last one is empty."""
+        source, session = self._source, self._connected.session
+        if source.checks_limits:
+            while True:
+                yield source.watched(self._connected, self._fetch, reading=self._is_returning_rows)
+        pending = session.begin(self._fetch)
+        while True:
+            block = source.answered(session, pending, reading=self._is_returning_rows)
+            if source.reads_ahead and block[0]:
+                pending = session.begin(self._fetch)
+                yield block
+            else:
+                yield block
                 pending = session.begin(self._fetch)
 
-    def _fetch(self) -> tuple[Sequence[Any], datetime]:
+    def _fetch(self) -> _Fetched:
         rows = self._source.translated(lambda: next(self._connected.blocks, ()), reading=self._is_returning_rows)
         self._source._refuse_cancelled()
         return rows, datetime.now(UTC)
@@ -544,54 +575,3 @@ A row more or less shifts all later blocks.
 
 def _mark(block: Sequence[Sequence[Any]]) -> _Mark:
     return len(block), hash((repr(block[0]), repr(block[-1]))) if block else 0
-
-
-def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
-    """Yields the blocks of a DBAPI cursor and closes it."""
-    try:
-        while rows := cursor.fetchmany(fetch_rows):
-            yield rows
-    finally:
-        cursor.close()
-
-
-def fetched_in_pieces(
-    cursor: Any, fetch_rows: int, note_response: Callable[[], None], silence_s: float
-) -> Iterator[Sequence[Any]]:
-    """Yields the blocks like `fetched`, in pieces, so that rows that arrive one a second count as responses.
-
-    Calls `note_response` for each piece. Pieces grow while they arrive quickly: from the eighth on, one is a whole block.
-    """
-    piece_rows = FIRST_ROWS
-    block: list[Any] = []
-    try:
-        while True:
-            began = monotonic()
-            cursor.arraysize = min(piece_rows, fetch_rows - len(block))
-            piece = cursor.fetchmany(cursor.arraysize)
-            note_response()
-            block += piece
-            if monotonic() - began < silence_s / 20:
-                piece_rows = min(2 * piece_rows, fetch_rows)
-            elif monotonic() - began > silence_s / 4:
-                piece_rows = max(piece_rows // 2, 1)
-            if len(block) >= fetch_rows or not piece:
-                if not block:
-                    return
-                yield block
-                block = []
-    finally:
-        with suppress(Exception):  # the connection may be cut already; the rows are read
-            cursor.close()
-
-
-def shortest_single(value: float) -> float:
-    """Returns the shortest double that equals the same single-precision number: drivers widen 0.1 to 0.10000000149."""
-    for digits in range(6, 10):
-        candidate = float(f"{value:.{digits}g}")
-        try:
-            if struct.pack("<f", candidate) == struct.pack("<f", value):
-                return candidate
-        except OverflowError:  # rounded up beyond the largest one
-            continue
-    return value

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import psycopg
-from psycopg import pq
+from psycopg import pq, waiting
 from psycopg.abc import PQGen
 from psycopg.adapt import Loader
 from psycopg.generators import execute
@@ -34,6 +34,7 @@ from core.model.query import Step
 from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource
 from core.sources.postgresql_dialect import DIALECT, hosts_and_ports
+from core.sources.session import CHECK_EVERY_S
 
 __all__ = ["SOURCE", "PostgresSource"]
 
@@ -143,17 +144,24 @@ class _Connection(psycopg.Connection[Any]):
     """A connection that records each response of the server, and returns from any wait once it is cut."""
 
     note_response: Callable[[], None] | None = None
+    on_wait: Callable[[], None] | None = None
+    """Called every 0.1 s of a wait; it may cut the connection."""
     is_cut = False
 
-    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """Waits as psycopg does, which resumes the generator at each interval."""
-        return super().wait(self._watched(gen), interval, timeout)
+    def wait(self, gen: PQGen[T], interval: float = CHECK_EVERY_S, timeout: float | None = None) -> T:
+        """Waits as psycopg does, which resumes the generator at each interval.
+
+        But Ctrl-C ends it at once; psycopg's own waits up to 10 s for the server to cancel what runs.
+        """
+        return waiting.wait(self._watched(gen), self.pgconn.socket, interval=interval, timeout=timeout)
 
     def _watched(self, gen: PQGen[T]) -> PQGen[T]:
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
+                if not ready and self.on_wait is not None:
+                    self.on_wait()
                 if self.is_cut:
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the connection was cut")
@@ -171,6 +179,7 @@ class PostgresSource(PooledSource):
     dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (psycopg.Error, UnicodeError)
     """UnicodeError: the encoding of the database lacks a character of the statement."""
+    checks_limits = True
     logins: ClassVar[int] = 8
     """Psycopg tries each address of the host for the whole time-out."""
 

@@ -14,7 +14,8 @@ import pyodbc
 
 from core.model.query import Step
 from core.model.source import Column, ColumnType
-from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
+from core.sources.cursors import fetched_in_pieces, shortest_single
+from core.sources.pooled import PooledSource
 
 __all__ = ["INTEGERS", "KINDS", "LABELS", "PyodbcSource", "words"]
 

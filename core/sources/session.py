@@ -1,8 +1,9 @@
 """One connection to a database and the thread that makes the calls of its driver.
 
-A driver waits for its server in C code, which no signal and no flag of this program interrupts, and a server whose
+Most drivers wait for its server in C code, which no signal and no flag of this program interrupts, and a server whose
 packets are lost never responds. So the caller does not make the call itself: it waits for the thread that does, with
-limits of its own, and abandons the thread if the driver does not return.
+limits of its own, and abandons the thread if the driver does not return. A driver that checks limits itself while it waits
+may be called without the thread (`watch`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from math import inf
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any, TypeVar
 
-__all__ = ["NoAnswer", "Session", "is_left_behind"]
+__all__ = ["CHECK_EVERY_S", "NoAnswer", "Session", "is_left_behind"]
 
 T = TypeVar("T")
 
@@ -63,6 +65,8 @@ class Session:
         self._stop = stop
         self._cut = cut
         self._close = close
+        self._stopped_at = -inf
+        """When what runs was last cancelled because it had to end."""
         self._stopping: threading.Thread | None = None
         self._is_ending = False
         self._stop_lock = threading.Lock()
@@ -96,16 +100,36 @@ class Session:
         Raises:
             NoAnswer: The call was abandoned.
         """
-        stopped_at = monotonic()
+        self._stopped_at = monotonic()
         while not _is_done(pending, CHECK_EVERY_S):
-            now, until = monotonic(), stop_by()
-            if until is not None and now >= stopped_at + STOP_AGAIN_S:
-                stopped_at = now
-                self.stop()
-            is_silent = silence_s is not None and now - self._heard_at > silence_s
-            if (is_silent or (until is not None and now > until)) and not self._comes_back(pending):
+            if self._is_overdue(silence_s, stop_by) and not self._comes_back(pending):
                 raise NoAnswer
         return pending.result()
+
+    def watch(
+        self, *, silence_s: float | None, stop_by: Callable[[], float | None] = lambda: None
+    ) -> Callable[[], None]:
+        """Returns what checks the limits of a call that begins now and is made by the caller itself.
+
+        The driver has to call it at least every CHECK_EVERY_S while it waits. After a limit, as of `answer`, it cuts the connection.
+        """
+        self._stopped_at = self._heard_at = monotonic()
+
+        def check() -> None:
+            if self._is_overdue(silence_s, stop_by):
+                self.is_cut = True
+                self._cut()
+
+        return check
+
+    def _is_overdue(self, silence_s: float | None, stop_by: Callable[[], float | None]) -> bool:
+        """Returns whether a call takes longer than its limits; one that has to end is cancelled again."""
+        now, until = monotonic(), stop_by()
+        if until is not None and now >= self._stopped_at + STOP_AGAIN_S:
+            self._stopped_at = now
+            self.stop()
+        is_silent = silence_s is not None and now - self._heard_at > silence_s
+        return is_silent or (until is not None and now > until)
 
     def stop(self) -> None:
         """Cancels what runs in the server, without waiting: cancelling may block as well.

@@ -41,7 +41,8 @@ from core.model.dialect import (
 )
 from core.model.query import Step, Value
 from core.model.source import Column, ColumnType
-from core.sources.pooled import PooledSource, fetched
+from core.sources.cursors import fetched
+from core.sources.pooled import PooledSource
 from core.sql.lexer import lex
 
 __all__ = ["DIALECT", "SOURCE", "SqliteSource"]

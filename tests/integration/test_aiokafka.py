@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+import core.kafka.aiokafka
 from core.errors import BrokerUnavailable, NotAuthorised, PsttError, RetriesExhausted, RunFailed, TopicMissing
 from core.kafka import open_publisher
 from core.kafka.aiokafka import AiokafkaPublisher
@@ -728,3 +730,40 @@ def test_the_largest_message_that_the_client_takes_is_one_that_the_broker_takes(
     assert taken == sorted(taken, reverse=True), "a larger one was taken"
     assert set(taken) == {True, False}
     assert all("KAFKA_MAX_REQUEST_SIZE is 1,048,576" in error.text for error in delivery.errors.values())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2_000, 1_000_000], ids=["each", "some", "none"])
+def test_messages_that_fill_a_record_batch_by_themselves_arrive_as_those_that_wait_for_others(
+    batch_size: int, kafka: KafkaRig, opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    filled: list[int] = []
+    encode = core.kafka.aiokafka.encoded
+
+    def noting(messages: Any, *others: Any, **more: Any) -> Any:
+        filled.append(sum(len(some.indexes) for some in messages))
+        return encode(messages, *others, **more)
+
+    monkeypatch.setattr(core.kafka.aiokafka, "encoded", noting)
+    topic = kafka.create_topic(partitions=3)
+    sender = sender_of(opened(kafka.plaintext, batch_size_bytes=batch_size))
+    sizes = (5, 60, 5)  # some 20 messages of 250 bytes a partition are more than 2,000 bytes, 5 are not
+    deliveries = [
+        sender.submit(batch_of(topic, count, number, values=[b"v" * 200] * count)) for number, count in enumerate(sizes)
+    ]
+    sender.drain(60)
+    assert require_true(kafka, *deliveries).total() == sum(sizes)
+    assert sum(filled) == {1: 70, 2_000: 60, 1_000_000: 0}[batch_size]
+
+
+def test_a_time_that_no_record_can_have_is_the_error_of_its_messages_and_not_of_the_caller(
+    kafka: KafkaRig, opened: Open
+):
+    topic = kafka.create_topic(partitions=1)
+    sender = sender_of(opened(kafka.plaintext, batch_size_bytes=1), max_retries=0)
+    delivery = sender.submit(replace(batch_of(topic, 2), timestamps_ms=[0, 2**63]))
+    sender.drain(60)
+    assert set(delivery.errors) == {0, 1}
+    assert "64 bits" in delivery.errors[0].text
+    after = sender.submit(batch_of(topic, 2))
+    sender.drain(60)
+    assert require_true(kafka, after).total() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import socket
 import struct
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO
 
 import pytest
@@ -286,6 +288,19 @@ def test_query_that_an_administrator_cancels_says_so(server: PostgresRig) -> Non
     thread.join(30)
     assert type(error) is QueryFailed
     assert "canceling statement due to user request" in error.text
+
+
+def test_interrupt_amid_the_rows_ends_the_read_at_once_and_the_statement_too(server: PostgresRig) -> None:
+    sql = "SELECT n, CASE WHEN n = 9000 THEN pg_sleep(58)::text END AS w FROM generate_series(1, 9000) n"
+    timer, started = threading.Timer(1.0, _thread.interrupt_main), monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        read_all(server.connection(), sql, fetch_rows=1000)
+    timer.join()
+    assert monotonic() - started < 10
+    with closing(server.connect()) as connection:
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state = 'active'"
+        until(lambda: connection.execute(running, ("SELECT n, CASE WHEN n = 9000%",)).fetchone() == (0,))
 
 
 def test_place_of_a_mistake_is_told(server: PostgresRig) -> None:

@@ -13,7 +13,8 @@ from core.model.check_result import CheckResult
 from core.model.dialect import BindRules, ConnectionRules, Dialect, GuardRules, LexicalRules
 from core.model.query import Step
 from core.model.source import Column, ColumnType
-from core.sources.pooled import PooledSource, fetched
+from core.sources.cursors import fetched
+from core.sources.pooled import PooledSource
 
 __all__ = ["DIALECT", "SOURCE"]
 

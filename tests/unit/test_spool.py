@@ -214,14 +214,27 @@ def test_after_a_segment_that_could_not_be_written_nothing_is_taken_and_nothing_
     spool = Spool(folder, run_id="r1", job="j")
     spool.record(delivered(4))
     (folder / "r1-000002.tmp").mkdir()  # where the next segment is written aside
-    spool.record(delivered(4, number=2))  # it is written while the next ones are recorded
-    with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
-        spool.record(delivered(4, number=3))
+    for number in (2, 3):
+        with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
+            spool.record(delivered(4, number=number))
+    with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
+        spool.close()
+    assert spool.totals.acknowledged == 4
+
+
+def test_a_segment_that_cannot_be_completed_ends_the_run_and_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.records.spool, "SEGMENT_SENDS", 8)
+    monkeypatch.setattr(core.records.spool, "GROUP_SENDS", 4)
+    spool = Spool(tmp_path, run_id="r1", job="j")
+    (tmp_path / "r1-000001.parquet").mkdir()  # where it is to be visible
+    for number in (1, 2, 3):  # the disk is waited for in a thread, while the next sends are recorded
+        spool.record(delivered(4, number=number))
     with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
         spool.record(delivered(4, number=4))
     with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
         spool.close()
-    assert spool.totals.acknowledged == 4
+    assert spool.totals.acknowledged == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["r1-000001.parquet"]
 
 
 def test_an_error_of_any_kind_while_a_segment_is_written_reaches_the_caller(tmp_path, monkeypatch):
