@@ -140,8 +140,6 @@ class Spool:
                 self._segment.add(sends.as_table(self.run_id, self.job, self.destination))
                 self._counted.append(sends.as_counted())
                 self._in_segment += len(sends)
-        # What the next group needs is allocated some milliseconds later.
-        pa.default_memory_pool().release_unused()
         if is_last:
             self._await_flush()
             self._flushing = _Flush(self._segment, self._counted)
