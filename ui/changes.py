@@ -172,11 +172,13 @@ def run(slug: str, at: datetime | None = None, *, again: bool = False, dry_run: 
         )
 
 
-def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
-    """Asks the runner to send a run again. Returns the request's number."""
+def replay(run_id: str, *, rejects_only: bool, keys: Sequence[str] = (), to: ReplayDestination) -> int:
+    """Asks the runner to send a run again, or only its rows with these keys. Returns the request's number."""
     by = caller("replay")
     with data.opened() as app:
-        return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
+        return commands.request_replay(
+            app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, keys=keys, to=to
+        )
 
 
 def reset_group(cluster: str, plan: GroupReset) -> None:

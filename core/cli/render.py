@@ -183,6 +183,8 @@ def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> lis
     what = "readers see these messages again, with the message ids they had"
     if rejects_only:
         what = "rows that arrived before are left out"
+    if plan.only_keys:
+        what = "only the rows with the keys that were asked for are sent, with the message ids they had"
     return [
         f"replay of run {plan.of_run}{f' to {Data(plan.topic)} on {Data(plan.cluster)}' if plan.topic else ''}: {what}",
         *notes,

@@ -97,6 +97,10 @@ def replay(
     rejects_only: Annotated[
         bool, typer.Option("--rejects-only", help="Only the rows that have not been acknowledged.")
     ] = False,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Only the rows with this key; may be given several times."),
+    ] = None,
     to: Annotated[
         Literal["run", "job"],
         typer.Option(help="run: the topic and cluster that the run was sent to. job: those that its job has now."),
@@ -106,10 +110,11 @@ def replay(
 ) -> None:
     """Runs a run's query again for the same scheduled time; the same rows get the same message ids."""
     with App.open(workspace) as opened:
-        plan = replay_plan(opened, run, rejects_only=rejects_only, asked_by=local_caller().name, to=to)
+        keys = key or []
+        plan = replay_plan(opened, run, rejects_only=rejects_only, keys=keys, asked_by=local_caller().name, to=to)
         if not as_json:
             print_lines(replay_lines(plan, replay_options(opened, run).notes(to), rejects_only=rejects_only))
-        audit_replay(opened.ledger, plan, rejects_only=rejects_only, to=to, caller=local_caller(), now=now())
+        audit_replay(opened.ledger, plan, rejects_only=rejects_only, keys=keys, to=to, caller=local_caller(), now=now())
         _run_and_report(opened, plan, as_json=as_json)
 
 

@@ -120,7 +120,10 @@ def _plan(opened: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], 
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
         to: ReplayDestination = "job" if scheduled_run.args.get("to") == "job" else "run"
-        plan = replay_plan(opened, of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
+        keys = scheduled_run.args.get("keys") or []
+        plan = replay_plan(
+            opened, of_run, rejects_only=rejects_only, keys=keys, asked_by=scheduled_run.asked_by, job=job, to=to
+        )
     else:
         params = scheduled_run.args.get("parameters") or {}
         plan = opened.plan(

@@ -74,6 +74,8 @@ class Plan:
     """
     skip_ids: frozenset[bytes] | None = None
     """Ids of messages that are acknowledged already and are not sent again; None: all are sent."""
+    only_keys: frozenset[bytes] = frozenset()
+    """The keys, as text, of the rows that a replay sends; empty: all are sent."""
     window: Window | None = None
     """Incremental job: which rows it reads, decided when the run begins; None: all."""
     window_start: datetime | None = None

@@ -42,7 +42,7 @@ class ScheduledRun:
     tries: int
     not_before: datetime | None
     args: Mapping[str, Any]
-    """`parameters` of a run, `of_run` and `rejects_only` of a replay."""
+    """`parameters` of a run; `of_run`, `rejects_only`, `to` and `keys` of a replay."""
     job_sha256: str
     asked_by: str
     request_id: int | None

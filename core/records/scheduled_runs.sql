@@ -12,7 +12,7 @@ CREATE TABLE fire (
     run_id            TEXT,              -- its newest run
     tries             INTEGER NOT NULL DEFAULT 0,
     not_before        TEXT,              -- when it is tried again
-    args              TEXT NOT NULL,     -- JSON object: parameters, of_run, rejects_only, to
+    args              TEXT NOT NULL,     -- JSON object: parameters, of_run, rejects_only, to, keys
     job_sha256        TEXT NOT NULL DEFAULT '',
     asked_by          TEXT NOT NULL,
     request_id        INTEGER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -65,6 +66,7 @@ def replay_plan(
     prefix: str,
     *,
     rejects_only: bool,
+    keys: Sequence[str] = (),
     asked_by: str,
     job: Job | None = None,
     to: ReplayDestination = "run",
@@ -75,13 +77,14 @@ def replay_plan(
         opened: The workspace.
         prefix: The run's id, or its beginning.
         rejects_only: Leaves out what was acknowledged, where the run was sent or where this plan sends.
+        keys: Only the rows with one of these keys; none: all rows.
         asked_by: Who asked for it, for the ledger.
         job: The job as the runner knows it; None: as it is on disk.
         to: `job`: to the topic and cluster that the job has now.
 
     Raises:
-        ConfigError: There is no such run, its job was deleted, its cluster is not set up any more, or `rejects_only` needs
-            single sends that are rolled up.
+        ConfigError: There is no such run, its job was deleted, its cluster is not set up any more, `rejects_only` needs
+            single sends that are rolled up, or `keys` are asked of a run whose rows have not all arrived.
     """
     run = opened.ledger.run(prefix)
     root = run.of_run or run.run_id
@@ -91,17 +94,24 @@ def replay_plan(
     job = replace(job or _job_of_run(opened, run), parameters=parameters)
     target = _own_target(opened, run, job) if to == "run" else None
     plan = plan_run(opened, job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by, target=target)
-    if rejects_only and plan.output is not None:
+    if (rejects_only or keys) and plan.output is not None:
+        option = "--rejects-only" if rejects_only else "--key"
         raise ConfigError(
             f'job "{job.name}" writes a file, which is whole or not at all',
-            remedy="leave --rejects-only out: the file is written anew",
+            remedy=f"leave {option} out: the file is written anew",
         )
+    if keys:
+        if not all(keys):
+            raise ConfigError("a key to send again is empty", remedy="name each key with --key, as `find` shows it")
+        _require_arrived(family, root)
     skip = _acknowledged_ids(opened, run, family, plan) if rejects_only else None
     # Until something has arrived this is one more attempt at the same messages; after that it sends them once more.
     arrived = sum(r.acknowledged > 0 and (r.kind == "replay" or r.run_id == root) for r in family)
-    repeat = f"{root}.{arrived}{'r' if rejects_only else ''}" if arrived else ""
+    some = ("r" if rejects_only else "") + (f"k{_digest(keys)}" if keys else "")
+    repeat = f"{root}.{arrived}{some}" if arrived or keys else ""
     window = window_of_run(opened.ledger, root, job)
-    return replace(plan, kind="replay", of_run=root, skip_ids=skip, repeat=repeat, window=window)
+    only = frozenset(key.encode() for key in keys)
+    return replace(plan, kind="replay", of_run=root, skip_ids=skip, only_keys=only, repeat=repeat, window=window)
 
 
 def replay_options(opened: OpenWorkspace, prefix: str) -> ReplayOptions:
@@ -162,6 +172,24 @@ def _own_target(opened: OpenWorkspace, run: Run, job: Job) -> KafkaTarget | None
             remedy="choose the job's own place (--to job), or give the job back its export_format",
         )
     return None if writes_file else KafkaTarget(cluster_of_run(opened, run), run.topic)
+
+
+def _require_arrived(family: Sequence[Run], root: str) -> None:
+    """Refuses some keys of a run whose rows have not all arrived: their success would be taken for that of its time.
+
+    Raises:
+        ConfigError: They have not.
+    """
+    if not any(run.kind == "job" and run.state == "succeeded" for run in family):
+        raise ConfigError(
+            f"single rows of run {root} cannot be sent again",
+            why="not all of its rows have arrived",
+            remedy=f"python -m core replay {root} --rejects-only sends what is missing",
+        )
+
+
+def _digest(keys: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(sorted(set(keys))).encode()).hexdigest()[:16]
 
 
 def _acknowledged_ids(opened: OpenWorkspace, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:

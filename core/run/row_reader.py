@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -49,6 +49,8 @@ __all__ = [
 REJECTS_AT_ONCE = 1_000
 """Rejects that are recorded in one transaction of the ledger where many are taken over."""
 
+MOST_NAMED = 5
+"""Keys that an error names."""
 COLLECT_AFTER = 10_000
 """Objects that may be created before the garbage collector runs."""
 
@@ -115,7 +117,9 @@ class RowReader:
     acknowledged: int = 0
     """Rows that have arrived, as far as this run knows now."""
     left_out: int = 0
-    """Rows that were sent by an earlier run."""
+    """Rows that were sent by an earlier run, or have another key than those that a replay asks for."""
+    found_keys: set[bytes] = field(default_factory=set)
+    """Those of the plan's `only_keys` that rows have."""
     increment: Increment | None = None
     """Incremental job: what the database answered; None: it was not asked."""
     step: RunStep = "connecting"
@@ -166,6 +170,8 @@ class RowReader:
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
             with step("encode"):
                 encoded = envelope.encode(rows)
+            if self.plan.only_keys:
+                encoded = self._of_keys(encoded)
             if self.plan.skip_ids is not None:
                 encoded = _without(encoded, self.plan.skip_ids)
             elif self.plan.window and self.plan.window.since:
@@ -176,6 +182,17 @@ class RowReader:
             if self.context.progress:
                 self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
         self.is_read = True
+
+    def _of_keys(self, encoded: Encoded) -> Encoded:
+        """Leaves out the rows and rejects of other keys than the plan's, which a CHAR column pads with blanks."""
+        asked = self.plan.only_keys
+        keys = [_key_among(asked, key) for key in encoded.readable_keys]
+        of_rejects = [_key_among(asked, reject.key.encode() if reject.key else None) for reject in encoded.rejects]
+        left = encoded.kept([key is not None for key in keys])
+        rejects = [reject for reject, key in zip(encoded.rejects, of_rejects, strict=True) if key is not None]
+        self.found_keys.update(key for key in (*keys, *of_rejects) if key is not None)
+        self.left_out += len(encoded.data) - len(left.data) + len(encoded.rejects) - len(rejects)
+        return replace(left, rejects=rejects)
 
     def _without_known(self, encoded: Encoded, window: Window) -> Encoded:
         """Leaves out the rows of the look-back that earlier runs have sent, or have rejected for the same reason."""
@@ -228,8 +245,11 @@ class RowReader:
         Raises:
             QueryFailed: The job asks for COUNT(*), and it is another number.
             NothingArrived: Every row was rejected.
+            RunFailed: A replay asks for keys that no row has.
         """
-        if self.rows_read and self.rejected == self.rows_read and not self.left_out:
+        if missing := self.plan.only_keys - self.found_keys:
+            raise _keys_missing(missing, self.rows_read + self.left_out)
+        if self.rows_read and self.rejected == self.rows_read and (self.plan.only_keys or not self.left_out):
             raise NothingArrived(
                 f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
                 why="all were rejected",
@@ -245,7 +265,11 @@ class RowReader:
 
     def expectation_error(self) -> PsttError | None:
         """Returns the error of a run whose rows have arrived, but not in the expected number; None: it is as expected."""
-        return None if self.plan.skip_ids is not None else row_count_error(self.plan, self.rows_read)
+        return (
+            None
+            if self.plan.skip_ids is not None or self.plan.only_keys
+            else row_count_error(self.plan, self.rows_read)
+        )
 
 
 def formats_of(plan: Plan, schemas: Schemas | None) -> Formats:
@@ -264,6 +288,26 @@ def row_count_error(plan: Plan, rows_read: int) -> ExpectationFailed | None:
         why=plan.expected_why,
         remedy=f"ask whether the source was complete; if this number is right, write "
         f'"expect": {{"rows": {{"min": …, "max": …}}}} into {plan.job.slug}.job.json',
+    )
+
+
+def _key_among(asked: frozenset[bytes], key: bytes | None) -> bytes | None:
+    """Returns which of the asked keys a row has, with blanks at its end or without; None: another one."""
+    if key is None or key in asked:
+        return key
+    bare = key.rstrip(b" ")
+    return bare if bare in asked else None
+
+
+def _keys_missing(missing: frozenset[bytes], rows: int) -> RunFailed:
+    named = ", ".join(f'"{key.decode()}"' for key in sorted(missing)[:MOST_NAMED])
+    more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""
+    return RunFailed(
+        f"{len(missing):,} keys that were asked for have no row: {named}{more}"
+        if len(missing) > 1
+        else f"the key that was asked for has no row: {named}",
+        why=f"none of the {rows:,} rows that the query gives now has it",
+        remedy="look into the database: the row may be gone, or its key may be another one there",
     )
 
 

@@ -6,7 +6,7 @@ into the audit trail.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any, Literal
@@ -107,6 +107,7 @@ def request_replay(
     caller: Caller,
     now: datetime,
     rejects_only: bool = False,
+    keys: Sequence[str] = (),
     to: ReplayDestination = "run",
 ) -> int:
     """Asks the runner to send a run again. Returns the request's number.
@@ -117,6 +118,7 @@ def request_replay(
         caller: Who asks for it.
         now: The clock.
         rejects_only: Leaves out what was acknowledged.
+        keys: Only the rows with one of these keys; none: all rows.
         to: `run`: where the run was sent; `job`: where the job sends now.
 
     Raises:
@@ -125,7 +127,7 @@ def request_replay(
     """
     require(caller, "replay")
     run = ledger.run(run_id)
-    args = {"rejects_only": rejects_only, "to": to}
+    args = _replay_args(rejects_only, keys, to)
     return _request(ledger, "replay", f"run {run.run_id}", caller, now, args, job=run.job, run_id=run.run_id)
 
 
@@ -173,7 +175,14 @@ def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, agai
 
 
 def audit_replay(
-    ledger: Ledger, plan: Plan, *, rejects_only: bool, to: ReplayDestination, caller: Caller, now: datetime
+    ledger: Ledger,
+    plan: Plan,
+    *,
+    rejects_only: bool,
+    keys: Sequence[str] = (),
+    to: ReplayDestination,
+    caller: Caller,
+    now: datetime,
 ) -> None:
     """Allows a replay that the caller's own process is about to do, and audits it.
 
@@ -181,7 +190,11 @@ def audit_replay(
         AccessRefused: The caller may not send.
     """
     require(caller, "replay")
-    ledger.audit.add(caller.name, "replay", f"run {plan.of_run}", now, after={"rejects_only": rejects_only, "to": to})
+    ledger.audit.add(caller.name, "replay", f"run {plan.of_run}", now, after=_replay_args(rejects_only, keys, to))
+
+
+def _replay_args(rejects_only: bool, keys: Sequence[str], to: ReplayDestination) -> dict[str, Any]:
+    return {"rejects_only": rejects_only, "to": to, **({"keys": list(keys)} if keys else {})}
 
 
 def set_job_enabled(

@@ -92,6 +92,8 @@ class RequestHandler:
         if to not in get_args(ReplayDestination):
             raise ConfigError(f'"{to}" is no place to send to again', remedy='"run" or "job"')
         args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only")), "to": to}
+        if keys := request.args.get("keys"):
+            args["keys"] = [str(key) for key in keys]
         return self._plan(request, run.job, run.scheduled_at, args, now)
 
     def _run(self, request: Request, now: datetime) -> str:

@@ -1,10 +1,14 @@
 """A replay goes to the topic and cluster of its run, even if its job and connections.json have changed."""
 
 import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.app import App
 from core.records.ledger import Ledger
+from core.records.outcomes import scheduled_outcomes
 from core.run.replay import replay_plan
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -80,6 +84,54 @@ def test_only_rejects_leaves_out_what_arrived_on_that_topic(place):
     assert place.counts() == (19, 20)  # the fixed row arrived there, and not where the run was sent
     place.does("replay", place.run_id, "--rejects-only")
     assert place.counts() == (20, 20)
+
+
+def test_single_keys_are_sent_once_more_with_their_ids_and_the_day_stays_that_of_the_whole_run(place):
+    done = place.does("replay", place.run_id, "--key", "5", "--key", "12", "--key", "5")
+    assert (done.returncode, "only the rows with the keys that were asked for" in done.stdout) == (0, True), done.stderr
+    ids = Counter((message.key(), dict(message.headers())["message_id"]) for message in place.kafka.read(place.old))
+    assert sorted(key for (key, _), count in ids.items() if count == 2) == [b"12", b"5"]
+    assert ids.total() == 21
+    newest = place.says("runs", "--json")["runs"][0]
+    assert (newest["kind"], newest["verdict"], newest["rows_read"], newest["rejected"]) == ("replay", "complete", 2, 0)
+    with App.open(place.folder) as opened:
+        at = datetime(2026, 1, 17, tzinfo=UTC)
+        found = scheduled_outcomes(opened.job("export"), opened.ledger, at, at + timedelta(days=1), datetime.now(UTC))
+    assert [(outcome.state, outcome.run.run_id) for outcome in found] == [("complete_with_rejects", place.run_id)]
+    rest = place.says("replay", place.run_id, "--rejects-only", "--json")
+    assert (rest["acknowledged"], rest["rejected"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("keys", "arrived", "state"), [(["99"], 0, "failed"), (["99", "5", "1 "], 1, "partial")])
+def test_a_key_without_a_row_is_named_and_the_others_arrive(place, keys, arrived, state):
+    done = place.does("replay", place.run_id, *(word for key in keys for word in ("--key", key)))
+    assert done.returncode == 1
+    missing = (
+        '2 keys that were asked for have no row: "1 ", "99"' if arrived else 'key that was asked for has no row: "99"'
+    )
+    assert missing in done.stdout + done.stderr
+    assert "none of the 20 rows that the query gives now has it" in done.stdout + done.stderr
+    assert place.counts() == (19 + arrived, 0)
+    assert place.says("runs", "--json")["runs"][0]["state"] == state
+
+
+def test_a_key_of_a_char_column_is_found_without_the_blanks_at_its_end(place):
+    rows = "SELECT g::text::char(4) AS barcode FROM generate_series(1, 20) AS g"
+    (place.folder / "queries" / "export.sql").write_text(rows, encoding="utf-8")
+    place.says("run", "export", "--at", "2026-01-18T02:00", "--json")
+    place.does("accept-columns", "export")
+    first = place.says("run", "export", "--at", "2026-01-18T02:00", "--json")
+    assert place.says("replay", first["run_id"], "--key", "7", "--json")["acknowledged"] == 1
+
+
+def test_single_keys_of_a_run_that_has_not_arrived_are_refused_and_so_is_an_empty_key(place):
+    (place.folder / "queries" / "export.sql").write_text("SELECT 1 / 0 AS barcode", encoding="utf-8")
+    failed = place.says("run", "export", "--at", "2026-01-18T02:00", "--json")["run_id"]
+    done = place.does("replay", failed, "--key", "5")
+    assert (done.returncode, "not all of its rows have arrived" in done.stderr) == (2, True)
+    assert f"python -m core replay {failed} --rejects-only sends what is missing" in done.stderr
+    done = place.does("replay", place.run_id, "--key", "")
+    assert (done.returncode, "a key to send again is empty" in done.stderr) == (2, True)
 
 
 def test_a_run_whose_cluster_is_gone_is_refused_with_what_to_do(place):

@@ -566,6 +566,23 @@ def test_a_replay_is_sent_once_for_each_time_that_it_is_wanted(once: Once):
     assert len(once.kafka.read(topic, at_least=30)) == 30
 
 
+def test_single_keys_are_sent_in_one_transaction_or_not_at_all(once: Once):
+    topic = once.kafka.create_topic()
+    folder = once.workspace("ws", topic, 10)
+    first = once.run(folder)
+    keys = [str(message.key(), "utf-8") for message in once.kafka.read(topic, at_least=10)]
+    one = once.run(folder, "replay", first["run_id"], "--key", keys[3])
+    other = once.run(folder, "replay", first["run_id"], "--key", keys[4], "--key", keys[5])
+    missing = once.run(folder, "replay", first["run_id"], "--key", keys[6], "--key", "none of them")
+    assert [(run["state"], run["sent"]) for run in (one, other, missing)] == [
+        ("succeeded", 1),
+        ("succeeded", 2),
+        ("failed", 0),
+    ]
+    counts = Counter(str(message.key(), "utf-8") for message in once.kafka.read(topic, at_least=13))
+    assert (counts.total(), {key for key, count in counts.items() if count == 2}) == (13, {keys[3], keys[4], keys[5]})
+
+
 def test_a_run_of_no_rows_leaves_no_marker_so_that_rows_that_come_later_are_sent(once: Once):
     topic = once.kafka.create_topic()
     folder = once.workspace("ws", topic, 5)

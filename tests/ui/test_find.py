@@ -68,7 +68,24 @@ def test_a_single_send_is_opened_at_once_beside_what_was_sent(spoilt, see, kafka
     assert "Equal as far as can be checked" in words(app)
     assert f"{topic}-0 @ {sent['offset']}" in words(app)
     assert SLY in "".join(code.value for code in app.code)
+    assert "again_row" not in [button.key for button in app.button]  # no query gives it again
     assert is_harmless(app)
+
+
+def test_the_row_of_a_send_is_sent_again_after_it_said_what_readers_will_see(spoilt, see):
+    send = find_sends(KEY).sends[0]
+    name = f"{send['run_id']}.{send['partition']}.{send['offset']}.{send['attempt']}"
+    app = see("find", key=KEY, send=name).button(key="again_row").click().run()
+    assert f"Only the row with the key {KEY} is sent: readers of {spoilt.topic} on Kafka Rig see its message" in words(
+        app
+    )
+    assert spoilt.requests() == []
+    app = app.button(key="confirm_replay").click().run()
+    assert not app.exception
+    (request,) = spoilt.requests()
+    args = {"rejects_only": False, "to": "run", "keys": [KEY]}
+    assert (request.kind, request.run_id, request.args) == ("replay", send["run_id"], args)
+    assert "send again" in words(app)
 
 
 # ── on which cluster ──────────────────────────────────────────────────────────────────────────

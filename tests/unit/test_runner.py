@@ -832,14 +832,11 @@ def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
     stage.go(HOUR)
     stage.hands.last.ends()
     stage.go()
-    request = asked(stage, "replay", run_id=stage.hands.last.run_id[:6], args={"rejects_only": True})
+    request = asked(stage, "replay", run_id=stage.hands.last.run_id[:6], args={"rejects_only": True, "keys": ["A"]})
     assert request.state == "taken"
     scheduled_run = stage.ledger.scheduled_runs.get(stage.hands.last.scheduled_run_id)
-    assert (scheduled_run.scheduled_at, scheduled_run.args["rejects_only"], scheduled_run.args["to"]) == (
-        NOON + HOUR,
-        True,
-        "run",
-    )
+    assert scheduled_run.scheduled_at == NOON + HOUR
+    assert [scheduled_run.args[name] for name in ("rejects_only", "to", "keys")] == [True, "run", ["A"]]
 
 
 def test_a_replay_to_a_place_that_is_none_is_refused(stage):

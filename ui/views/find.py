@@ -11,9 +11,11 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ui.access import may
+from ui.components import replaying
 from ui.components.known_since import known_since
 from ui.components.links import link
 from ui.components.problem import guarded
+from ui.components.runner_requests import progress
 from ui.components.tables import choose, table, without_usual
 from ui.components.text import indented, plain
 from ui.data.find import MessageComparison, SearchResult, compare_with_topic, find_sends
@@ -33,6 +35,7 @@ _SELECTED = "find_selected"
 def show() -> None:
     """Draws the view."""
     st.title(t("Find"), anchor=False)
+    progress()
     asked = st.query_params.get("key", "")
     key = st.text_input(
         t("A key, or the start of one"),
@@ -164,10 +167,25 @@ def _links(send: dict[str, Any]) -> None:
     with st.container(horizontal=True):
         if send["job"]:
             link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
+            if send["key"]:
+                _again(send)
         if send["offset"] is not None and may("messages"):
             place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
             cluster = {"cluster": send["cluster"]} if send["cluster"] else {}
             link("messages", t("open it on its topic"), icon=":material/forum:", **place, **cluster)
+
+
+def _again(send: dict[str, Any]) -> None:
+    allowed = may("replay")
+    if st.button(
+        t("Send this row again"),
+        icon=":material/replay:",
+        disabled=not allowed,
+        key="again_row",
+        help=None if allowed else t("only an operator may do this"),
+    ):
+        replaying.ask(send["run_id"], key=send["key"])
+    replaying.confirm(send["run_id"])
 
 
 def _read(send: dict[str, Any], zone: str, verdict: DeltaGenerator) -> None:

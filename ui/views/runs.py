@@ -12,23 +12,20 @@ import streamlit as st
 from core.errors import PsttError
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
-from core.run.replay import ReplayDestination, ReplayOptions
 from core.scheduler.next_attempt import NextAttempt
-from ui import changes
 from ui.access import may
-from ui.components import charts, live, live_run, run_details, written_files
+from ui.components import charts, live, live_run, replaying, run_details, written_files
 from ui.components.address import accept_every_language
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
-from ui.components.runner_requests import follow, progress
+from ui.components.runner_requests import progress
 from ui.components.tables import choose, table, without_usual
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, verdict_word
 from ui.components.viewport import is_narrow
 from ui.data.filters import filter_choices
 from ui.data.live import LiveRun, running_now
-from ui.data.resending import replay_options_of
 from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
 from ui.data.status import workspace_status
 from ui.formats import duration, milliseconds, moment, number, size, span_text
@@ -38,7 +35,6 @@ __all__ = ["show"]
 
 PER_PAGE = 50
 Days = tuple[date, date] | None
-_REPLAYING = "replaying"
 """Session key: the run of the open dialog, and whether only its rejects are sent again."""
 STATES: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -273,82 +269,10 @@ def _again(run: Run) -> None:
             key="again_rejects",
             help=None if allowed else t("only an operator may do this"),
         ):
-            st.session_state[_REPLAYING] = (run.run_id, True)
+            replaying.ask(run.run_id, rejects_only=True)
         if st.button(t("Send all again"), icon=":material/restart_alt:", disabled=not allowed, key="again_all"):
-            st.session_state[_REPLAYING] = (run.run_id, False)
-    replaying = st.session_state.get(_REPLAYING)
-    if replaying and replaying[0] == run.run_id:
-        _confirm_replay(run, rejects_only=replaying[1])
-
-
-def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
-    @st.dialog(t("Send again?"), on_dismiss=lambda: st.session_state.pop(_REPLAYING, None))
-    @guarded
-    def confirm() -> None:
-        choice = replay_options_of(run.run_id)
-        st.write(t("The query of this run is read again, for the same scheduled time and with the same parameters."))
-        if choice.reads_otherwise:
-            st.warning(_reads_otherwise(choice), icon=":material/warning:")
-        to = _where_to(choice)
-        place = choice.own if to == "run" else choice.of_job
-        st.write(
-            _what_readers_see(run, _named(place.topic, place.cluster.name) if place else "", rejects_only=rejects_only)
-        )
-        error = choice.own_problem if to == "run" else choice.job_problem
-        if error:
-            problem(error)
-        if st.button(t("Yes, send"), key="confirm_replay", disabled=error is not None):
-            follow(changes.replay(run.run_id, rejects_only=rejects_only, to=to))
-            st.session_state.pop(_REPLAYING, None)
-            st.rerun()
-
-    confirm()
-
-
-def _reads_otherwise(choice: ReplayOptions) -> str:
-    return t(
-        "The job was changed since: it reads {query} from {connection} now, the run read {old_query} from {old_connection}.",
-        query=plain(choice.job.query),
-        connection=plain(choice.job.connection),
-        old_query=plain(choice.run.query),
-        old_connection=plain(choice.run.connection),
-    )
-
-
-def _where_to(choice: ReplayOptions) -> ReplayDestination:
-    """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
-    if not choice.differs:
-        return "run"
-    own, now = choice.own, choice.of_job
-    of_run = _named(own.topic, own.cluster.name) if own else _named(choice.run.topic, choice.run.cluster)
-    of_job = _named(now.topic, now.cluster.name) if now else t("a file, or nowhere")
-    words: dict[ReplayDestination, str] = {
-        "run": t("where this run was sent: {place}", place=of_run),
-        "job": t("where its job sends now: {place}", place=of_job),
-    }
-    chosen: ReplayDestination = st.radio(t("Send to"), list(words), format_func=lambda to: words[to], key="replay_to")
-    return chosen
-
-
-def _named(topic: str, cluster: str) -> str:
-    """Topic and cluster, escaped for Markdown."""
-    return t("{topic} on {cluster}", topic=plain(topic), cluster=plain(cluster))
-
-
-def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
-    if not place:
-        return t("The file is written again, whole.")
-    if rejects_only:
-        return t(
-            "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so fix them in the database first.",
-            count=number(run.acknowledged),
-            place=place,
-        )
-    return t(
-        "Readers of {place} see about {count} messages, with the message ids that they had, by which they can recognise them.",
-        count=number(run.acknowledged),
-        place=place,
-    )
+            replaying.ask(run.run_id)
+    replaying.confirm(run.run_id)
 
 
 def _timeline(detail: RunDetail) -> None:
