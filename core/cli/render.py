@@ -114,6 +114,8 @@ def _what_arrived(run: Run) -> str:
         return "no file was written; run it again once the cause is fixed"
     if run.state == "interrupted":
         return "what it had sent is found with python -m core find KEY"
+    if run.acknowledged == 1:
+        return "1 message is on the topic; a repeated run sends the same message id again"
     if run.acknowledged:
         return f"{run.acknowledged:,} messages are on the topic; a repeated run sends the same message ids again"
     return "nothing was sent; run it again once the cause is fixed"

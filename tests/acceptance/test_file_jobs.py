@@ -207,9 +207,11 @@ def test_a_replay_writes_the_file_anew_and_never_only_its_rejects(place):
         verdict["files"][0]["path"],
     )
     assert file.exists()
-    refused = run("replay", verdict["run_id"], "--rejects-only")
-    assert refused.returncode == 2
-    assert "writes a file, which is whole or not at all" in refused.stderr
+    for words in (["--rejects-only"], ["--key", "A"]):
+        refused = run("replay", verdict["run_id"], *words)
+        assert refused.returncode == 2
+        assert "writes a file, which is whole or not at all" in refused.stderr
+        assert f"leave {words[0]} out" in refused.stderr
 
 
 LISTED = """define STATI='x' --Obbligatorio [list]: the states

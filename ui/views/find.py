@@ -167,12 +167,12 @@ def _links(send: dict[str, Any]) -> None:
     with st.container(horizontal=True):
         if send["job"]:
             link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
-            if send["key"]:
-                _again(send)
         if send["offset"] is not None and may("messages"):
             place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
             cluster = {"cluster": send["cluster"]} if send["cluster"] else {}
             link("messages", t("open it on its topic"), icon=":material/forum:", **place, **cluster)
+        if send["job"] and send["key"]:
+            _again(send)
 
 
 def _again(send: dict[str, Any]) -> None:
