@@ -100,17 +100,15 @@ def replay_plan(
             f'job "{job.name}" writes a file, which is whole or not at all',
             remedy=f"leave {option} out: the file is written anew",
         )
-    if keys:
-        if not all(keys):
-            raise ConfigError("a key to send again is empty", remedy="name each key with --key, as `find` shows it")
+    only = _encoded(keys)
+    if only:
         _require_arrived(family, root)
     skip = _acknowledged_ids(opened, run, family, plan) if rejects_only else None
     # Until something has arrived this is one more attempt at the same messages; after that it sends them once more.
     arrived = sum(r.acknowledged > 0 and (r.kind == "replay" or r.run_id == root) for r in family)
-    some = ("r" if rejects_only else "") + (f"k{_digest(keys)}" if keys else "")
-    repeat = f"{root}.{arrived}{some}" if arrived or keys else ""
+    some = ("r" if rejects_only else "") + (f"k{_digest(only)}" if only else "")
+    repeat = f"{root}.{arrived}{some}" if arrived or only else ""
     window = window_of_run(opened.ledger, root, job)
-    only = frozenset(key.encode() for key in keys)
     return replace(plan, kind="replay", of_run=root, skip_ids=skip, only_keys=only, repeat=repeat, window=window)
 
 
@@ -188,8 +186,25 @@ def _require_arrived(family: Sequence[Run], root: str) -> None:
         )
 
 
-def _digest(keys: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(sorted(set(keys))).encode()).hexdigest()[:16]
+def _encoded(keys: Sequence[str]) -> frozenset[bytes]:
+    """Returns the keys as UTF-8.
+
+    Raises:
+        ConfigError: One is empty or no text.
+    """
+    try:
+        encoded = frozenset(key.encode() for key in keys)
+    except UnicodeEncodeError:  # a shell may pass any bytes
+        encoded = frozenset([b""])
+    if b"" in encoded:
+        raise ConfigError(
+            "a key to send again is empty or no text", remedy="name each key with --key, as `find` shows it"
+        )
+    return encoded
+
+
+def _digest(keys: frozenset[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(sorted(keys))).hexdigest()[:16]
 
 
 def _acknowledged_ids(opened: OpenWorkspace, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
