@@ -107,20 +107,16 @@ class SegmentFile:
             self._aside.replace(self.file)
             flush_folder(self.file.parent)
 
-    def discard(self) -> None:
-        """Removes what was written; no segment becomes visible."""
-        for opened in (self._writer, self._stream):  # what is buffered is written now, or cannot be
-            with suppress(OSError, pa.ArrowException):
-                opened.close()
-        with suppress(OSError):
-            self._aside.unlink()
-
     @contextmanager
     def _removed_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            self.discard()
+            for opened in (self._writer, self._stream):  # what is buffered is written now, or cannot be
+                with suppress(OSError, pa.ArrowException):
+                    opened.close()
+            with suppress(OSError):
+                self._aside.unlink()
             raise
 
 

@@ -1,9 +1,12 @@
 """The spool: each send is on disk, completely, before it is reported."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from array import array
+from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -19,7 +22,7 @@ from core.model.run import PartitionRange
 from core.records.damaged_segments import damage_of
 from core.records.merged_segments import sent_by
 from core.records.metrics import Metrics
-from core.records.segments import SEND_SCHEMA, columns_of, read_segment, segments_of
+from core.records.segments import SEND_SCHEMA, SegmentFile, columns_of, read_segment, segments_of
 from core.records.send_totals import SendTotals
 from core.records.spool import Spool
 from core.workspace.paths import Workspace
@@ -227,14 +230,36 @@ def test_a_segment_that_cannot_be_completed_ends_the_run_and_leaves_no_part_of_a
     monkeypatch.setattr(core.records.spool, "GROUP_SENDS", 4)
     spool = Spool(tmp_path, run_id="r1", job="j")
     (tmp_path / "r1-000001.parquet").mkdir()  # where it is to be visible
-    for number in (1, 2, 3):  # the disk is waited for in a thread, while the next sends are recorded
-        spool.record(delivered(4, number=number))
+    spool.record(delivered(4))
+    with suppress(StorageFailed):  # the disk is waited for in a thread, so it may be the next call that tells it
+        spool.record(delivered(4, number=2))
     with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
-        spool.record(delivered(4, number=4))
+        spool.record(delivered(4, number=3))
     with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
         spool.close()
     assert spool.totals.acknowledged == 0
     assert [file.name for file in tmp_path.iterdir()] == ["r1-000001.parquet"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signal to a thread")
+def test_an_interrupt_while_sends_are_written_loses_none_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.records.spool, "GROUP_SENDS", 4)
+    add, may_end = SegmentFile.add, threading.Event()
+
+    def slow_add(segment, sends):
+        if not may_end.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            may_end.wait(30)
+        add(segment, sends)
+
+    monkeypatch.setattr(SegmentFile, "add", slow_add)
+    spool = Spool(tmp_path, run_id="r", job="j")
+    with pytest.raises(KeyboardInterrupt):
+        spool.record(delivered(4))
+    may_end.set()
+    spool.record(delivered(4, number=2))
+    assert spool.close().acknowledged == 8
+    assert len(read_segment(next(tmp_path.iterdir()))) == 8
 
 
 def test_an_error_of_any_kind_while_a_segment_is_written_reaches_the_caller(tmp_path, monkeypatch):
