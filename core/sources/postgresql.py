@@ -145,7 +145,7 @@ class _Connection(psycopg.Connection[Any]):
 
     note_response: Callable[[], None] | None = None
     on_wait: Callable[[], None] | None = None
-    """Called every 0.1 s of a wait; it may cut the connection."""
+    """Called at each response, and every 0.1 s of a wait; it may cut the connection."""
     is_cut = False
 
     def wait(self, gen: PQGen[T], interval: float = CHECK_EVERY_S, timeout: float | None = None) -> T:
@@ -160,13 +160,13 @@ class _Connection(psycopg.Connection[Any]):
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if not ready and self.on_wait is not None:
+                if ready and self.note_response is not None:
+                    self.note_response()
+                if self.on_wait is not None:
                     self.on_wait()
                 if self.is_cut:
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the connection was cut")
-                if ready and self.note_response is not None:
-                    self.note_response()
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: T = end.value

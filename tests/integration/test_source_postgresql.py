@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, SourceUnavailable
+from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Step
 from core.sources.postgresql import PostgresSource
@@ -288,6 +288,22 @@ def test_query_that_an_administrator_cancels_says_so(server: PostgresRig) -> Non
     thread.join(30)
     assert type(error) is QueryFailed
     assert "canceling statement due to user request" in error.text
+
+
+def test_cancel_ends_a_statement_that_ignores_it_and_gives_row_after_row(server: PostgresRig) -> None:
+    stubborn = """CREATE OR REPLACE FUNCTION stubborn(n int) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_sleep(0.02); RETURN repeat('x', 9000);
+        EXCEPTION WHEN query_canceled THEN RETURN repeat('y', 9000); END $$"""
+    with closing(server.connect()) as connection:
+        connection.execute(stubborn)
+        connection.commit()
+    source = PostgresSource(server.connection())
+    timer, started = threading.Timer(0.5, source.cancel, kwargs={"within_s": 1}), monotonic()
+    timer.start()
+    rows = [Step("SELECT CASE WHEN n > 500 THEN stubborn(n) END FROM generate_series(1, 1000) n")]
+    with closing(source), pytest.raises(RunCancelled), source.read(rows, fetch_rows=500) as reading:
+        list(reading)
+    assert monotonic() - started < 6  # the second block takes 10 s
 
 
 def test_interrupt_amid_the_rows_ends_the_read_at_once_and_the_statement_too(server: PostgresRig) -> None:
