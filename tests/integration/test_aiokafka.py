@@ -36,6 +36,7 @@ from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
 from core.model.publisher import Delivery
 from tests.contract.test_publishers import batch_of, finish, require_accounted, sender_of, sent
+from tests.rigs.interrupts import interruptible
 from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics, PlainKafkaRig, kafka_jars
 from tests.rigs.kafka_proxy import METADATA, PRODUCE, Answer, Exchange, KafkaProxy
 from tests.rigs.sweeps import sweep
@@ -686,7 +687,7 @@ def test_an_interrupt_in_the_middle_leaves_each_message_with_one_outcome(after_m
     sender = Sender(publisher, max_retries=0, backoff_ms=1)
     deliveries = [Delivery.of(batch_of(topic, 2000, number)) for number in range(2, 12)]
     timer = threading.Timer(after_ms / 1000, _thread.interrupt_main)
-    with suppress(KeyboardInterrupt):
+    with interruptible(), suppress(KeyboardInterrupt):
         timer.start()
         for delivery in deliveries:
             publisher.publish(delivery)

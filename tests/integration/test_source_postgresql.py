@@ -21,6 +21,7 @@ from core.model.query import Step
 from core.sources.postgresql import PostgresSource
 from tests.integration.test_query_binds import GIVEN, HOSTILE, POSTGRESQL_FORMS, bound
 from tests.rigs.certificates import Certificates, make_certificates
+from tests.rigs.interrupts import interruptible
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.waiting import until
 
@@ -310,7 +311,7 @@ def test_interrupt_amid_the_rows_ends_the_read_at_once_and_the_statement_too(ser
     sql = "SELECT n, CASE WHEN n = 9000 THEN pg_sleep(58)::text END AS w FROM generate_series(1, 9000) n"
     timer, started = threading.Timer(1.0, _thread.interrupt_main), monotonic()
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interruptible(), pytest.raises(KeyboardInterrupt):
         read_all(server.connection(), sql, fetch_rows=1000)
     timer.join()
     assert monotonic() - started < 10

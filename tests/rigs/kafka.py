@@ -24,6 +24,7 @@ from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourcePatternType,
     ResourceType,
 )
@@ -162,7 +163,7 @@ class KafkaTopics:
             config: Its settings.
             replicas: The brokers that keep it; then it has one partition.
         """
-        name = name or f"t-{uuid.uuid4().hex[:10]}"
+        may_be_known, name = name is not None, name or f"t-{uuid.uuid4().hex[:10]}"
         admin = self._admin()
         if replicas:
             partitions = 1
@@ -174,9 +175,20 @@ class KafkaTopics:
         while time.monotonic() < end:
             found = admin.list_topics(timeout=10).topics.get(name)
             if found and len(found.partitions) == partitions and all(p.leader >= 0 for p in found.partitions.values()):
-                return name
+                break
             time.sleep(0.02)
-        raise TimeoutError(f"topic {name} was made and has no leaders")
+        else:
+            raise TimeoutError(f"topic {name} was made and has no leaders")
+        if not may_be_known:
+            return name
+        # A deleted topic of that name may still have its log, which closes a moment after its metadata.
+        newest = {TopicPartition(name, number): OffsetSpec.latest() for number in range(partitions)}
+        while time.monotonic() < end:
+            with suppress(KafkaException):
+                if all(found.result(30).offset == 0 for found in admin.list_offsets(newest).values()):
+                    return name
+            time.sleep(0.02)
+        raise TimeoutError(f"topic {name} was made and is not empty")
 
     def replicas_in_sync(self, topic: str) -> tuple[int, set[int]]:
         """Leader and in-sync replicas of partition 0, by the ids of their brokers; leader -1: none."""

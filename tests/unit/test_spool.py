@@ -26,6 +26,7 @@ from core.records.segments import SEND_SCHEMA, SegmentFile, columns_of, read_seg
 from core.records.send_totals import SendTotals
 from core.records.spool import Spool
 from core.workspace.paths import Workspace
+from tests.rigs.interrupts import interruptible
 
 EARLIER = Path(__file__).parents[1] / "fixtures" / "workspace-1.0.4-db0d166.zip"
 EARLIER_RUN = "d4963afda6"
@@ -254,7 +255,7 @@ def test_an_interrupt_while_sends_are_written_loses_none_of_them(tmp_path, monke
 
     monkeypatch.setattr(SegmentFile, "add", slow_add)
     spool = Spool(tmp_path, run_id="r", job="j")
-    with pytest.raises(KeyboardInterrupt):
+    with interruptible(), pytest.raises(KeyboardInterrupt):
         spool.record(delivered(4))
     may_end.set()
     spool.record(delivered(4, number=2))
