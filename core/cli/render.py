@@ -180,10 +180,10 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = 
     ]
 
 
-def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> list[str]:
+def replay_lines(plan: Plan, notes: Sequence[str]) -> list[str]:
     """Returns what a replay sends and where, and the notes on its destination."""
     what = "readers see these messages again, with the message ids they had"
-    if rejects_only:
+    if plan.skip_ids is not None:
         what = "rows that arrived before are left out"
     if plan.only_keys:
         what = "only the rows with the keys that were asked for are sent, with the message ids they had"

@@ -113,7 +113,7 @@ def replay(
         keys = key or []
         plan = replay_plan(opened, run, rejects_only=rejects_only, keys=keys, asked_by=local_caller().name, to=to)
         if not as_json:
-            print_lines(replay_lines(plan, replay_options(opened, run).notes(to), rejects_only=rejects_only))
+            print_lines(replay_lines(plan, replay_options(opened, run).notes(to)))
         audit_replay(opened.ledger, plan, rejects_only=rejects_only, keys=keys, to=to, caller=local_caller(), now=now())
         _run_and_report(opened, plan, as_json=as_json)
 

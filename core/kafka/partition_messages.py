@@ -31,6 +31,11 @@ class Messages:
     record_batch: RecordBatch | None = None
     """All of them, encoded already; None: they wait for others."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of them in a record batch, at most."""
+        return int(self.sizes.sum())
+
     def split(self, count: int) -> tuple[Messages, Messages]:
         """Returns the first `count` messages and the others."""
         first, rest = (

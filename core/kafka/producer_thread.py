@@ -89,7 +89,7 @@ class _PartitionQueue:
 
     def add(self, messages: Messages) -> None:
         self.waiting.append(messages)
-        self.waiting_bytes += int(messages.sizes.sum())
+        self.waiting_bytes += messages.size_bytes
 
     def take(self, limit_bytes: int) -> list[Messages]:
         """Removes and returns what fits into one record batch: at least one message, all with the same headers."""
@@ -464,7 +464,7 @@ class ProducerThread:
     def _answer(
         self, queue_: _PartitionQueue, messages: Sequence[Messages], offset: int, error: Exception | None
     ) -> None:
-        size_bytes = sum(int(some.sizes.sum()) for some in messages)
+        size_bytes = sum(some.size_bytes for some in messages)
         self._on_answer(
             Answer(queue_.topic, queue_.partition, messages, offset, error, time.perf_counter(), size_bytes)
         )

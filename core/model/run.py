@@ -105,6 +105,11 @@ class Plan:
     to_cluster: Cluster | None = None
     """Where a replay is sent; None: to the cluster of its job."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all rows of the query are sent, so that their number can be compared with that of other runs."""
+        return self.skip_ids is None and not self.only_keys
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionRange:

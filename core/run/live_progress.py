@@ -113,8 +113,7 @@ def _write(reader: RowReader, files: ProgressFiles, done: threading.Event) -> No
     expected_rows = None
     # An SQLite connection belongs to one thread.
     with suppress(PsttError), Ledger(files.workspace.ledger_file) as ledger:
-        is_whole = reader.plan.skip_ids is None and not reader.plan.only_keys
-        expected_rows = last_row_count(ledger, reader.plan.job.slug) if is_whole else None
+        expected_rows = last_row_count(ledger, reader.plan.job.slug) if reader.plan.is_whole else None
     meter = ProgressMeter(reader, expected_rows, now=reader.context.now)
     cpu_began_s, began_s = time.process_time(), time.thread_time()
     while True:

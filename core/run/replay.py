@@ -192,15 +192,15 @@ def _encoded(keys: Sequence[str]) -> frozenset[bytes]:
     Raises:
         ConfigError: One is empty or no text.
     """
+    wrong = ConfigError(
+        "a key to send again is empty or no text", remedy="name each key with --key, as `find` shows it"
+    )
+    if not all(keys):
+        raise wrong
     try:
-        encoded = frozenset(key.encode() for key in keys)
+        return frozenset(key.encode() for key in keys)
     except UnicodeEncodeError:  # a shell may pass any bytes
-        encoded = frozenset([b""])
-    if b"" in encoded:
-        raise ConfigError(
-            "a key to send again is empty or no text", remedy="name each key with --key, as `find` shows it"
-        )
-    return encoded
+        raise wrong from None
 
 
 def _digest(keys: frozenset[bytes]) -> str:

@@ -265,11 +265,7 @@ class RowReader:
 
     def expectation_error(self) -> PsttError | None:
         """Returns the error of a run whose rows have arrived, but not in the expected number; None: it is as expected."""
-        return (
-            None
-            if self.plan.skip_ids is not None or self.plan.only_keys
-            else row_count_error(self.plan, self.rows_read)
-        )
+        return row_count_error(self.plan, self.rows_read) if self.plan.is_whole else None
 
 
 def formats_of(plan: Plan, schemas: Schemas | None) -> Formats:

@@ -29,6 +29,7 @@ __all__ = [
     "audit_run",
     "cancel_job",
     "cancel_run",
+    "replay_args",
     "request_replay",
     "request_run",
     "request_stop",
@@ -127,7 +128,7 @@ def request_replay(
     """
     require(caller, "replay")
     run = ledger.run(run_id)
-    args = _replay_args(rejects_only, keys, to)
+    args = replay_args(rejects_only, keys, to)
     return _request(ledger, "replay", f"run {run.run_id}", caller, now, args, job=run.job, run_id=run.run_id)
 
 
@@ -190,10 +191,11 @@ def audit_replay(
         AccessRefused: The caller may not send.
     """
     require(caller, "replay")
-    ledger.audit.add(caller.name, "replay", f"run {plan.of_run}", now, after=_replay_args(rejects_only, keys, to))
+    ledger.audit.add(caller.name, "replay", f"run {plan.of_run}", now, after=replay_args(rejects_only, keys, to))
 
 
-def _replay_args(rejects_only: bool, keys: Sequence[str], to: ReplayDestination) -> dict[str, Any]:
+def replay_args(rejects_only: bool, keys: Sequence[str], to: ReplayDestination) -> dict[str, Any]:
+    """Returns what a request, a scheduled run and an audit line say of a replay."""
     return {"rejects_only": rejects_only, "to": to, **({"keys": list(keys)} if keys else {})}
 
 

@@ -16,7 +16,7 @@ from core.calendar.cron import previous_scheduled_time
 from core.errors import ConfigError, PsttError
 from core.records.rights import system_caller
 from core.run.replay import ReplayDestination
-from core.scheduler.commands import require_unsent, set_job_enabled
+from core.scheduler.commands import replay_args, require_unsent, set_job_enabled
 
 if TYPE_CHECKING:
     from core.model.job import Job
@@ -91,9 +91,8 @@ class RequestHandler:
         to = request.args.get("to", "run")
         if to not in get_args(ReplayDestination):
             raise ConfigError(f'"{to}" is no place to send to again', remedy='"run" or "job"')
-        args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only")), "to": to}
-        if keys := request.args.get("keys"):
-            args["keys"] = [str(key) for key in keys]
+        keys = [str(key) for key in request.args.get("keys") or ()]
+        args = {"of_run": run.run_id, **replay_args(bool(request.args.get("rejects_only")), keys, to)}
         return self._plan(request, run.job, run.scheduled_at, args, now)
 
     def _run(self, request: Request, now: datetime) -> str:

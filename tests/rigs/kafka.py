@@ -163,7 +163,8 @@ class KafkaTopics:
             config: Its settings.
             replicas: The brokers that keep it; then it has one partition.
         """
-        may_be_known, name = name is not None, name or f"t-{uuid.uuid4().hex[:10]}"
+        is_new = name is None
+        name = name or f"t-{uuid.uuid4().hex[:10]}"
         admin = self._admin()
         if replicas:
             partitions = 1
@@ -179,7 +180,7 @@ class KafkaTopics:
             time.sleep(0.02)
         else:
             raise TimeoutError(f"topic {name} was made and has no leaders")
-        if not may_be_known:
+        if is_new:
             return name
         # A deleted topic of that name may still have its log, which closes a moment after its metadata.
         newest = {TopicPartition(name, number): OffsetSpec.latest() for number in range(partitions)}
