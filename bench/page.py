@@ -44,7 +44,7 @@ window.standing = {}
 const note = (what, is_there) => { if (!(what in standing) && is_there()) standing[what] = performance.now() }
 new MutationObserver(() => {
     note('heading', () => document.querySelector('h1'))
-    note('figures', () => document.querySelectorAll('[data-testid=stMetricValue]').length >= 8)
+    note('figures', () => [...document.querySelectorAll('[data-testid=stMetricValue]')].filter(one => one.offsetParent).length >= 8)
     note('charts', () => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 3)
 }).observe(document, {childList: true, subtree: true})
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import suppress
+from importlib import import_module
 
 from starlette.middleware import Middleware
 from starlette.routing import Mount
@@ -20,6 +21,7 @@ from ui.api import api
 from ui.components.sql_editor import ASSETS
 from ui.http_security import SecurityHeaders, SignInFirst, require_sign_in_or_loopback
 from ui.no_delay import send_without_delay
+from ui.pages import PAGES
 from ui.workspaces import home_workspace
 
 
@@ -40,7 +42,9 @@ def _start_log() -> None:
 
 def _warm_up() -> None:
     """Loads libraries and figures, so that the first user need not wait for them."""
-    from ui.views import overview  # loads plotly and pandas: in this thread, not before the server listens
+    for page in PAGES:  # some load plotly and pandas: in this thread, not before the server listens
+        import_module(f"ui.views.{page.name}")
+    from ui.views import overview
 
     with suppress(PsttError):  # the page reports it
         overview.warm_up()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import OrderedDict
@@ -21,7 +20,7 @@ V = TypeVar("V")
 
 
 class SharedCache(Generic[K, V]):
-    """Answers by key; a stale one is served while one caller computes the next.
+    """Answers by key; a stale one is served while a thread computes the next.
 
     Errors are cached as well, so that callers wait only once for a file that is locked.
 
@@ -31,6 +30,8 @@ class SharedCache(Generic[K, V]):
         stale_s: Age in seconds up to which it is still returned while another caller computes a new one.
         max_keys: The keys used last that are kept.
         error_s: Lifetime of an error in seconds; None: as of an answer.
+        refresh_after_s: How long the thread waits in which a stale answer is computed again. Whoever was given the stale
+            one has the processor until then.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class SharedCache(Generic[K, V]):
         stale_s: float,
         max_keys: int = 64,
         error_s: float | None = None,
+        refresh_after_s: float = 0.0,
     ) -> None:
         self._compute = compute
         self._fresh_s = fresh_s
@@ -50,6 +52,9 @@ class SharedCache(Generic[K, V]):
         self._lock = threading.Lock()
         self._answers: OrderedDict[K, tuple[float, V | PsttError]] = OrderedDict()
         self._computing: dict[K, threading.Lock] = {}
+        self._refresh_after_s = refresh_after_s
+        self._refreshing: set[K] = set()
+        self._one_refresh = threading.Lock()
 
     def clear(self) -> None:
         """Forgets all answers."""
@@ -58,28 +63,16 @@ class SharedCache(Generic[K, V]):
             self._computing = {key: lock for key, lock in self._computing.items() if lock.locked()}
 
     async def get_async(self, key: K) -> V:
-        """As `get`, without blocking the event loop: where a stale answer may be returned, it is recomputed in a thread.
+        """As `get`, without blocking the event loop.
 
         Raises:
             PsttError: What `compute` raised.
         """
         known = self._known(key)
-        with self._lock:
-            computing = self._computing.get(key)
-        age_s = time.monotonic() - known[0] if known else float("inf")
-        if known is None or age_s >= self._stale_s:
+        if known is None or not self._may_serve(known):
             return await to_thread.run_sync(self.get, key)
-        if age_s >= self._fresh_s and computing is not None and not computing.locked():
-            asyncio.get_running_loop().run_in_executor(None, self._refresh, key)
+        self._refresh_if_stale(key, known)
         return _value_of(known[1])
-
-    def _refresh(self, key: K) -> None:
-        try:
-            self.get(key)
-        except PsttError:
-            return  # it is cached: the next caller gets it
-        except Exception as error:  # noqa: BLE001 - a thread whose result is not awaited: the log has it
-            logger.opt(exception=error).error("the figures could not be found: {}", type(error).__name__)
 
     def get(self, key: K) -> V:
         """Returns the answer, computing it where it is missing or too old.
@@ -88,25 +81,51 @@ class SharedCache(Generic[K, V]):
             PsttError: What `compute` raised.
         """
         known = self._known(key)
+        if known is None or not self._may_serve(known):
+            known = self._computed(key)
+        else:
+            self._refresh_if_stale(key, known)
+        return _value_of(known[1])
+
+    def _may_serve(self, known: tuple[float, V | PsttError]) -> bool:
+        """An old answer helps until there is a new one, an old error does not."""
+        return _age_s(known) < (self._fresh_s if isinstance(known[1], PsttError) else self._stale_s)
+
+    def _refresh_if_stale(self, key: K, known: tuple[float, V | PsttError]) -> None:
+        """Computes in a thread, unless one does already."""
+        if _age_s(known) < self._fresh_s:
+            return
+        with self._lock:
+            is_known = key in self._refreshing
+            self._refreshing.add(key)
+        if not is_known:
+            threading.Thread(target=self._refresh, args=(key,), name="refresh", daemon=True).start()
+
+    def _refresh(self, key: K) -> None:
+        try:
+            time.sleep(self._refresh_after_s)
+            with self._one_refresh:
+                self._computed(key)
+        except Exception as error:  # noqa: BLE001 - a thread whose result is not awaited: the log has it
+            logger.opt(exception=error).error("the figures could not be found: {}", type(error).__name__)
+        finally:
+            with self._lock:
+                self._refreshing.discard(key)
+
+    def _computed(self, key: K) -> tuple[float, V | PsttError]:
+        """Returns a fresh answer: waits for who computes it already, else computes it."""
         with self._lock:
             computing = self._computing.setdefault(key, threading.Lock())
-        age_s = time.monotonic() - known[0] if known else float("inf")
-        if known and age_s < self._fresh_s:
-            return _value_of(known[1])
-        if not computing.acquire(blocking=known is None or age_s > self._stale_s):
-            assert known is not None  # noqa: S101 - else it would have waited
-            return _value_of(known[1])
-        try:
-            with self._lock:
-                newer = self._answers.get(key)
-            if newer and time.monotonic() - newer[0] < self._fresh_s:  # computed while this caller waited
-                return _value_of(newer[1])
-            return _value_of(self._compute_and_store(key))
-        finally:
-            computing.release()
-            with self._lock:
-                if key not in self._answers:  # `compute` failed with an unexpected error
-                    self._computing.pop(key, None)
+        with computing:
+            try:
+                newer = self._known(key)
+                if newer and _age_s(newer) < self._fresh_s:  # computed while this caller waited
+                    return newer
+                return self._compute_and_store(key)
+            finally:
+                with self._lock:
+                    if key not in self._answers:  # `compute` failed with an unexpected error
+                        self._computing.pop(key, None)
 
     def _known(self, key: K) -> tuple[float, V | PsttError] | None:
         with self._lock:
@@ -115,7 +134,7 @@ class SharedCache(Generic[K, V]):
                 self._answers.move_to_end(key)
         return known
 
-    def _compute_and_store(self, key: K) -> V | PsttError:
+    def _compute_and_store(self, key: K) -> tuple[float, V | PsttError]:
         answer: V | PsttError
         try:
             answer = self._compute(key)
@@ -130,7 +149,11 @@ class SharedCache(Generic[K, V]):
             while len(self._answers) > self._max_keys:
                 oldest, _ = self._answers.popitem(last=False)
                 self._computing.pop(oldest, None)
-        return answer
+        return computed_at, answer
+
+
+def _age_s(known: tuple[float, object]) -> float:
+    return time.monotonic() - known[0]
 
 
 def _value_of(answer: V | PsttError) -> V:

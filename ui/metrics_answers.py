@@ -31,10 +31,15 @@ __all__ = ["MetricsVersion", "clear_answers", "metrics_answer", "metrics_of", "m
 
 V = TypeVar("V")
 
-MAX_AGE_S = 60.0
-"""Lifetime of an answer in seconds, although no change was noticed: a file's change time may come late or stay the same."""
+FRESH_S = 60.0
+"""Age in seconds from which an answer is computed again although no change was noticed: a file's change time may come late
+or stay the same, and the last 24 hours go on."""
+STALE_S = 900.0
+"""Age in seconds up to which it is returned meanwhile: an open page asks again within seconds, and gets the new one."""
 ERROR_S = 2.0
 """Lifetime of an error in seconds: callers of the same answer wait once for a file that is held."""
+REFRESH_AFTER_S = 1.0
+"""Time for a browser on the same machine to draw the stale answer."""
 MAX_ANSWERS = 128
 """Filters and periods that are kept; answers of older versions are the first to go."""
 QUARTER_S = 900
@@ -136,5 +141,5 @@ def _compute(key: _Key) -> Any:
 
 
 _answers: SharedCache[_Key, Any] = SharedCache(
-    _compute, fresh_s=MAX_AGE_S, stale_s=MAX_AGE_S, max_keys=MAX_ANSWERS, error_s=ERROR_S
+    _compute, fresh_s=FRESH_S, stale_s=STALE_S, max_keys=MAX_ANSWERS, error_s=ERROR_S, refresh_after_s=REFRESH_AFTER_S
 )

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from tests.rigs.errors import RigMissing
 from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, ZONE, environment, make_workspace, run_command
 from ui import data
 from ui.components.drawn import DRAWN
+from ui.data import preparing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,6 +49,14 @@ SCREENSHOTS = Path(__file__).parent / "screenshots"
 
 # Each AppTest reads what every installed package says about itself, for half a second of a processor.
 manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_prepared(monkeypatch) -> None:
+    """A thread that finds the next figures would still work in the next test, over a folder that is gone."""
+    at_work = threading.Lock()
+    at_work.acquire()
+    monkeypatch.setattr(preparing, "_at_work", at_work)
 
 
 # ── workspaces ────────────────────────────────────────────────────────────────────────────────

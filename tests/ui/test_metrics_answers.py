@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,12 +11,13 @@ from core.errors import StorageFailed
 from core.records.metrics import Metrics
 from core.records.metrics_queries import MetricsQueries, SendFilter
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.ui.rest import add_user, bearer, client, token
 from tests.unit.test_metrics_queries import spooled
 from ui import data, metrics_answers
 from ui.api import kafka
-from ui.data import overview
-from ui.data.overview import overview_figures
+from ui.data import overview, preparing
+from ui.data.overview import PERIODS, frequent_errors, overview_figures
 from ui.metrics_answers import MAX_ANSWERS, metrics_answer, metrics_version, one_opening
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -114,6 +116,34 @@ def test_all_figures_of_the_overview_come_from_one_opening(workspace, openings):
     assert openings == ["UTC"]
     overview_figures(SendFilter(), 30)  # only what belongs to the other period
     assert openings == ["UTC"] * 2
+
+
+def test_while_a_user_looks_at_one_period_the_others_are_found_once_for_all_sessions(workspace, openings, monkeypatch):
+    computing = threading.Lock()
+    monkeypatch.setattr(preparing, "_at_work", computing)
+    monkeypatch.setattr(preparing, "AFTER_S", 0.2)
+    for _ in range(3):
+        preparing.prepare_in_thread(workspace.root, SendFilter())
+    until(lambda: not computing.locked())
+    computed = len(openings)
+    assert computed == 2 * len(PERIODS)  # figures, errors
+    for days in PERIODS:
+        assert sum(row["messages"] for row in overview_figures(SendFilter(), days).days) == 3
+        assert frequent_errors(SendFilter(), days) == []
+    assert len(openings) == computed
+    overview_figures(SendFilter(), 8)
+    assert len(openings) == computed + 1
+
+
+def test_a_workspace_that_cannot_be_read_is_no_error_of_the_thread_that_prepares(tmp_path, monkeypatch):
+    said: list[str] = []
+    computing = threading.Lock()
+    monkeypatch.setattr(preparing, "_at_work", computing)
+    monkeypatch.setattr(preparing, "AFTER_S", 0)
+    monkeypatch.setattr(preparing.logger, "opt", lambda **_: said.append("an error was logged"))
+    preparing.prepare_in_thread(tmp_path / "gone", SendFilter())
+    until(lambda: not computing.locked())
+    assert (said, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_an_error_within_one_opening_is_told_as_without_and_the_next_answer_opens_again(workspace, openings):

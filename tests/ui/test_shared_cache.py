@@ -11,8 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from core.errors import LedgerBusy
+from tests.rigs.waiting import until
 from ui.cache import SharedCache
 from ui.no_delay import send_without_delay
+
+
+def asyncio_run(coroutine):
+    with ThreadPoolExecutor(1) as apart:  # the browser's driver keeps a loop in this thread
+        return apart.submit(asyncio.run, coroutine).result(30)
 
 
 @pytest.fixture
@@ -58,6 +64,43 @@ def test_an_error_is_cached_for_its_own_time(clock):
     assert (known.get("a"), len(tries)) == ("read", 3)
 
 
+def test_a_stale_answer_is_returned_at_once_and_computed_again_in_a_thread(clock):
+    computed, go_on = [], threading.Event()
+
+    def find(key):
+        computed.append(threading.current_thread())
+        assert len(computed) == 1 or go_on.wait(10)
+        return len(computed)
+
+    known = SharedCache(find, fresh_s=60, stale_s=900)
+    assert known.get("a") == 1
+    clock[0] += 61
+    assert [known.get("a"), known.get("a"), asyncio_run(known.get_async("a"))] == [1, 1, 1]
+    go_on.set()
+    until(lambda: known.get("a") == 2, "the new answer")
+    assert len(computed) == 2
+    assert computed[1] is not threading.current_thread()
+    clock[0] += 901
+    assert known.get("a") == 3
+    assert computed[2] is threading.current_thread()
+
+
+def test_an_old_error_is_not_returned(clock):
+    answers = [LedgerBusy("held"), "read"]
+
+    def find(_key):
+        answer = answers.pop(0)
+        if isinstance(answer, LedgerBusy):
+            raise answer
+        return answer
+
+    known = SharedCache(find, fresh_s=60, stale_s=900, error_s=5)
+    with pytest.raises(LedgerBusy):
+        known.get("a")
+    clock[0] += 6
+    assert known.get("a") == "read"
+
+
 def test_one_of_many_simultaneous_callers_computes():
     begun, go_on, asked = threading.Event(), threading.Event(), []
 
@@ -100,5 +143,4 @@ def test_a_connection_sends_at_once_however_its_socket_was_made(monkeypatch):
             await writer.wait_closed()
             return found
 
-    with ThreadPoolExecutor(1) as apart:  # the browser's driver keeps a loop in this thread
-        assert apart.submit(asyncio.run, sends_at_once()).result(30) != 0
+    assert asyncio_run(sends_at_once()) != 0

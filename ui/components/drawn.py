@@ -1,14 +1,17 @@
-"""What is drawn later: at the first visit the browser says when it has drawn the rest.
+"""What is drawn earlier or later than its place: at the first visit the browser says when it has drawn the rest.
 
 A browser that gets figures and charts together shows neither until it has loaded what draws charts, which is a second on a
 slow machine. A fixed wait would be too short there and too long elsewhere.
+
+And a browser loads what draws a figure when it meets the first one. React then shows it 0.3 s after the gap it left for
+it, or later: so the first one is met before all else.
 """
 
 from __future__ import annotations
 
 import streamlit as st
 
-__all__ = ["DRAWN", "is_drawn"]
+__all__ = ["DRAWN", "is_drawn", "meet_figure"]
 
 DRAWN = "drawn"
 """Session key: the browser has drawn a view once, so that what draws charts is loaded."""
@@ -18,6 +21,15 @@ export default function({ setStateValue }) {
   return () => clearTimeout(timer);
 }
 """
+
+
+def meet_figure() -> None:
+    """Draws a figure that nobody sees, if the session has drawn nothing yet."""
+    place = st.empty()  # in later drawings too: all else keeps its place
+    if DRAWN not in st.session_state:
+        with place.container(key="met"):
+            st.html("<style>.st-key-met { display: none }</style>")
+            st.metric("-", "")
 
 
 def is_drawn() -> bool:

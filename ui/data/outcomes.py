@@ -22,8 +22,18 @@ from ui.data.status import workspace_status
 if TYPE_CHECKING:
     from core.app import App
 
-__all__ = ["DayAnswer", "file_jobs", "newest_day", "outcomes_by_job", "outcomes_of_job", "today_and_yesterday"]
+__all__ = [
+    "CALENDAR_DAYS",
+    "DayAnswer",
+    "file_jobs",
+    "newest_day",
+    "outcomes_by_job",
+    "outcomes_of_job",
+    "today_and_yesterday",
+]
 
+CALENDAR_DAYS = 60
+"""Days that the calendar shows."""
 RECHECK = timedelta(minutes=15)
 """After it the outcomes of a job are read again although nothing was noticed: a run may be of a time that was to come."""
 Days = tuple[date, date]
@@ -132,12 +142,12 @@ def _answer(day: date, outcomes: list[ScheduledOutcome], files: set[str]) -> Day
     return DayAnswer(day, day_totals(day, sent), day_totals(day, written), tuple(outcomes))
 
 
-def outcomes_by_job(days: int) -> dict[str, list[ScheduledOutcome]]:
+def outcomes_by_job(days: int, *, folder: Path | None = None) -> dict[str, list[ScheduledOutcome]]:
     """Slug → the outcome of each scheduled time of the last days, today included, of every job.
 
-    They are up to `CHECK_S` seconds old. A list in which nothing has changed is the same object as before.
+    `folder` is that of the workspace; None: that of the session. The outcomes are up to `CHECK_S` seconds old. A list in which nothing has changed is the same object as before.
     """
-    return _outcomes_by_job(data.root(), days)
+    return _outcomes_by_job(folder or data.root(), days)
 
 
 @st.cache_resource(ttl=data.CHECK_S, show_spinner=False, max_entries=32)  # it is never changed: readers need no copy

@@ -22,8 +22,10 @@ from ui.metrics_answers import clear_answers, metrics_answer, metrics_version, o
 if TYPE_CHECKING:
     from core.records.metrics_queries import MetricsQueries
 
-__all__ = ["CountedError", "Overview", "Period", "days_of_hours", "frequent_errors", "overview_figures"]
+__all__ = ["PERIODS", "CountedError", "Overview", "Period", "days_of_hours", "frequent_errors", "overview_figures"]
 
+PERIODS = (7, 30, 90)
+"""Numbers of last days that the overview offers."""
 HOURS_OF_DAYS = 7
 """Days of which the charts show single hours where the period is that of the last days."""
 MOST_DAYS_OF_HOURS = 31
@@ -96,13 +98,21 @@ class Period:
         return [newest - timedelta(days=back) for back in range(self.days - 1, -1, -1)]
 
 
-def overview_figures(send_filter: SendFilter, days: int, last: date | None = None) -> Overview:
+def overview_figures(
+    send_filter: SendFilter, days: int, last: date | None = None, *, folder: Path | None = None
+) -> Overview:
     """The figures of the overview, of so many days up to `last` (None: today).
+
+    Args:
+        send_filter: Which sends.
+        days: How many days.
+        last: The last one.
+        folder: Of the workspace; None: that of the session.
 
     Raises:
         PsttError: They cannot be read.
     """
-    at, version = data.now(), _versions.get(data.root())
+    at, version = data.now(), _versions.get(folder or data.root())
     with one_opening(version):
         of_any = metrics_answer(version, at, _any_period, send_filter)
         of_this = metrics_answer(version, at, _the_period, send_filter, days, last)
@@ -110,15 +120,17 @@ def overview_figures(send_filter: SendFilter, days: int, last: date | None = Non
     return Overview(at=at, threshold_ms=_threshold_ms(version.folder), **of_any, **of_this, **of_hours)
 
 
-def frequent_errors(send_filter: SendFilter, days: int, last: date | None = None) -> list[CountedError]:
-    """Errors of so many days up to `last` (None: today), the most frequent first.
+def frequent_errors(
+    send_filter: SendFilter, days: int, last: date | None = None, *, folder: Path | None = None
+) -> list[CountedError]:
+    """Errors of so many days up to `last` (None: today), the most frequent first. Arguments as of `overview_figures`.
 
     The slowest question of the overview: it is asked separately, while the browser draws the rest.
 
     Raises:
         PsttError: They cannot be read.
     """
-    version = _versions.get(data.root())
+    version = _versions.get(folder or data.root())
     return metrics_answer(version, data.now(), _errors_of_the_period, send_filter, days, last)
 
 

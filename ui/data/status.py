@@ -18,6 +18,7 @@ from core.notify.outbox import Outbox
 from core.records.damaged_segments import damaged_segments
 from core.records.runner_status import RunnerStatus
 from ui import data
+from ui.cache import SharedCache
 from ui.data.jobs import jobs_of
 
 if TYPE_CHECKING:
@@ -90,9 +91,12 @@ def status_of(folder: Path) -> WorkspaceStatus:
         )
 
 
-@st.cache_data(ttl=60, show_spinner=False, max_entries=32)
 def size_of_spool(folder: Path) -> tuple[int, int]:
-    """Returns how many segments the spool has, and their bytes; up to a minute old, since a year has 40,000."""
+    """Returns how many segments the spool has, and their bytes: those of some minutes ago, since a year has 40,000."""
+    return _sizes.get(folder)
+
+
+def _size_of_spool(folder: Path) -> tuple[int, int]:
     sizes: list[int] = []
     with suppress(FileNotFoundError), os.scandir(folder) as files:
         for file in files:
@@ -100,6 +104,10 @@ def size_of_spool(folder: Path) -> tuple[int, int]:
                 with suppress(FileNotFoundError):  # merged meanwhile
                     sizes.append(file.stat().st_size)
     return len(sizes), sum(sizes)
+
+
+_sizes = SharedCache(_size_of_spool, fresh_s=60, stale_s=900)
+data.on_clear(_sizes.clear)
 
 
 def _clusters(app: App) -> Iterator[ClusterStatus]:

@@ -27,7 +27,7 @@ from ui.components.verdict import coloured_word, verdict_word
 from ui.data.filters import filter_choices
 from ui.data.jobs import stranded_jobs
 from ui.data.notes import notes_between
-from ui.data.outcomes import file_jobs, newest_day, outcomes_by_job, outcomes_of_job
+from ui.data.outcomes import CALENDAR_DAYS, file_jobs, newest_day, outcomes_by_job, outcomes_of_job
 from ui.data.resending import RangeCount, count_range
 from ui.formats import day as day_text
 from ui.formats import duration, moment, number
@@ -35,7 +35,6 @@ from ui.language import t, tn, translated
 
 __all__ = ["show"]
 
-DAYS = 60
 EVERY_S = 15
 """Seconds between two drawings of the grid."""
 GRID = "calendar_grid"
@@ -71,7 +70,7 @@ def show() -> None:
 def _names() -> dict[str, str]:
     """Slug → name of every job, by name."""
     known = filter_choices().jobs
-    names = {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
+    names = {slug: known.get(slug, slug) for slug in outcomes_by_job(CALENDAR_DAYS)}
     return dict(sorted(names.items(), key=lambda item: item[1].casefold()))
 
 
@@ -81,7 +80,7 @@ def _grid() -> None:
     _follow(waiting(GRID, names))  # before the grid is drawn: the whole page is drawn next
     stranded, files = stranded_jobs(), file_jobs()
     today = newest_day()
-    axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
+    axis = [today - timedelta(days=back) for back in range(CALENDAR_DAYS - 1, -1, -1)]
     cells, labels = _cells(axis), _labels(names)
     notes = {(note.job, note.day): note.text for note in notes_between(axis[0], axis[-1])}
     rows = [
@@ -89,7 +88,7 @@ def _grid() -> None:
             slug=slug,
             name=labels[slug],
             address=address("jobs", job=slug),
-            cells=cells.get(slug, [None] * DAYS),
+            cells=cells.get(slug, [None] * CALENDAR_DAYS),
             is_file=slug in files,
             notes={day: text for (job, day), text in notes.items() if job == slug},
             wrong=stranded[slug].text if slug in stranded else "",
@@ -113,7 +112,7 @@ def _cells(axis: Sequence[date]) -> dict[str, list[Cell]]:
     """Slug → cells. They are made once of the outcomes that are known: of 249 jobs they take 0.1 s of a processor."""
     root, now = data.root(), data.now()
     before, found = _KNOWN_CELLS.get(root, {}), {}
-    for slug, outcomes in outcomes_by_job(DAYS).items():
+    for slug, outcomes in outcomes_by_job(CALENDAR_DAYS).items():
         known = before.get(slug)
         is_same = known is not None and known[0] is outcomes and known[1] == axis[-1]
         if known is None or not is_same or any(outcome.state == "running" for outcome in outcomes):
@@ -173,7 +172,7 @@ def _day(names: dict[str, str]) -> None:
         chosen = _choose_days("calendar_day", t("Day"), _linked_day() or newest_day(), width=160)
     if slug is None or not isinstance(chosen, date):
         return
-    outcomes = outcomes_of_job(slug, DAYS)
+    outcomes = outcomes_of_job(slug, CALENDAR_DAYS)
     slots = _by_day(outcomes).get(chosen, [])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{day_text(chosen)}**: {coloured_word(day_state(slots))}", width="content")

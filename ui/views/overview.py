@@ -14,7 +14,7 @@ from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals
 from ui import data
 from ui.components import charts, first_steps, live, written_files
-from ui.components.drawn import is_drawn
+from ui.components.drawn import is_drawn, meet_figure
 from ui.components.links import go, link
 from ui.components.problem import fragment
 from ui.components.runner_requests import progress
@@ -25,7 +25,16 @@ from ui.data.filters import FilterChoices, filter_choices
 from ui.data.jobs import ActiveJob, active_jobs
 from ui.data.notes import notes_between
 from ui.data.outcomes import DayAnswer, today_and_yesterday
-from ui.data.overview import CountedError, Overview, Period, days_of_hours, frequent_errors, overview_figures
+from ui.data.overview import (
+    PERIODS,
+    CountedError,
+    Overview,
+    Period,
+    days_of_hours,
+    frequent_errors,
+    overview_figures,
+)
+from ui.data.preparing import prepare, prepare_in_thread
 from ui.data.status import workspace_status
 from ui.formats import day, day_of_year, day_short, milliseconds, moment, number, share, until, weekday
 from ui.language import t, tn, translated
@@ -34,13 +43,13 @@ __all__ = ["show", "warm_up"]
 
 EVERY_S = 10
 """Seconds between two drawings of the figures."""
-PERIODS = (7, 30, 90)
 MOST_DAYS = 366
 """Of a period that is given by its dates."""
 
 
 def show() -> None:
     """Draws the view."""
+    meet_figure()
     st.title(t("Overview"), anchor=False)
     choices = filter_choices()
     if not choices.has_runs and not choices.jobs:
@@ -63,10 +72,11 @@ def _slow_part(scope: SendFilter, period: Period, compared: bool) -> None:
     if is_drawn():
         _charts(scope, period, compared)
         _tables(scope, period)
+        prepare_in_thread(data.root(), scope)
 
 
 def warm_up() -> None:
-    """Reads the figures once, so that libraries and files are in memory for the first user.
+    """Reads everything once, so that libraries and files are in memory for the first user.
 
     Raises:
         PsttError: The figures cannot be read.
@@ -74,8 +84,7 @@ def warm_up() -> None:
     import streamlit.emojis  # noqa: F401 - the page's icon is looked up there: 0.2 s of the first visit
 
     charts.warm_up()
-    overview_figures(SendFilter(), PERIODS[1])
-    frequent_errors(SendFilter(), PERIODS[1])
+    prepare(data.root(), SendFilter())
 
 
 @fragment(run_every=EVERY_S)
