@@ -5,11 +5,13 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 import core
 from core.admin.demo import BARCODE
@@ -65,7 +67,12 @@ def executed(demo, tmp_path, monkeypatch):
         for name in [n for n in os.environ if n.startswith("KAFKA_") or n in ("PSTT_BARCODE", "PSTT_JOB")]:
             monkeypatch.delenv(name)
         notebook = nbformat.read(file, as_version=4)
-        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(file.parent)}}).execute()
+        kernels = Config()
+        place = {"metadata": {"path": str(file.parent)}}
+        with tempfile.TemporaryDirectory() as sockets:  # a socket's path is short, that of a test is not
+            if os.name == "posix":  # a port that was free may be another process's by the time that the kernel binds it
+                kernels.KernelManager.update({"transport": "ipc", "ip": f"{sockets}/kernel"})
+            NotebookClient(notebook, config=kernels, timeout=120, resources=place).execute()
         return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
     return run
