@@ -80,11 +80,16 @@ def verdict(run: Run) -> str:
     done = "written" if run.is_file else "acknowledged"
     if run.state == "succeeded":
         if run.sent == 0 and run.acknowledged:
-            return f"{run.acknowledged:,} rows were sent exactly once by an earlier attempt; nothing was sent again"
+            return (
+                f"{counted(run.acknowledged, 'row')} {'was' if run.acknowledged == 1 else 'were'} sent exactly once by an "
+                "earlier attempt; nothing was sent again"
+            )
         return f"{run.rows_read:,} read = {run.acknowledged:,} {done} + {run.rejected:,} rejected"
     if run.state in ("running", "planned"):
         return f"since {local_time(run.started_at, run.timezone, seconds=True)}"
     counts = f"{run.acknowledged:,} of {run.rows_read:,} rows read are {done}"
+    if run.acknowledged == 1:
+        counts = f"1 of {run.rows_read:,} rows read is {'written' if run.is_file else 'acknowledged'}"
     if run.rejected:
         counts += f", {run.rejected:,} rejected"
     return f"{counts}: {run.error_text}" if run.error_text else counts

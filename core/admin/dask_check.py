@@ -52,4 +52,5 @@ def _summary(address: str, workers: list[Examined]) -> str:
     versions = Counter(worker.version or "none" for worker in workers)
     text = ", ".join(f"{version} on {number:,}" for version, number in sorted(versions.items()))
     places = "1 host" if hosts == 1 else f"{hosts:,} hosts"
-    return f"{address}: {count} on {places}, {sum(w.threads for w in workers):,} parts at once; version {text}"
+    threads = sum(worker.threads for worker in workers)
+    return f"{address}: {count} on {places}, {threads:,} {'part' if threads == 1 else 'parts'} at once; version {text}"

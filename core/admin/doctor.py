@@ -172,7 +172,9 @@ def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
     except duckdb.Error as error:
         yield _metrics_problem(file.name, str(error).partition("\n")[0])
         return
-    text = f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else "")
+    text = f"opens, {_segments(known)} copied" + (
+        f", {len(waiting):,} {'waits' if len(waiting) == 1 else 'wait'}" if waiting else ""
+    )
     since = rolled_up.known_since().text
     yield CheckResult("pass", file.name, f"{text}; {since}" if since else text)
     if note := last_note(workspace):

@@ -116,7 +116,8 @@ def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
         )
     late = [entry for entry in outbox.waiting() if now - entry.created_at > MAIL_DELAY]
     if late:
-        text = f"{len(late)} messages wait for more than an hour: {late[-1].last_error or 'no runner delivers them'}"
+        why = late[-1].last_error or "no runner delivers them"
+        text = f"{counted(len(late), 'message')} {'waits' if len(late) == 1 else 'wait'} for more than an hour: {why}"
         yield CheckResult("warn", "outbox", text, "python -m core alerts test says what is wrong")
 
 

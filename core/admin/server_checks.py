@@ -262,7 +262,7 @@ def _certificate(subject: str, certificate: Certificate, now: datetime) -> Check
     days = (certificate.valid_until - now).days
     text = (
         f"certificate of {certificate.subject}, issued by {certificate.issuer}, "
-        f"valid until {certificate.valid_until:%Y-%m-%d}, {days:,} days"
+        f"valid until {certificate.valid_until:%Y-%m-%d}, {days:,} {'day' if days == 1 else 'days'}"
     )
     if days < CERTIFICATE_DAYS:
         return CheckResult("warn", subject, text, "have it renewed before then: no run can send once it has expired")

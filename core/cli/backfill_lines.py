@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core.formatting import duration_text, local_time
+from core.formatting import counted, duration_text, local_time
 from core.language import Data
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def backfill_lines(found: BackfillReport) -> list[str]:
         f"  days    {backfill.first_day} to {backfill.last_day}, {backfill.run_order} first, "
         f"{backfill.parallel} at once{again}; asked by {Data(backfill.asked_by)}",
         f"  runs    {_progress_text(found)}",
-        f"  sent    {progress.acknowledged:,} messages",
+        f"  sent    {counted(progress.acknowledged, 'message')}",
     ]
     lines += [
         f"  {_sign(one.state)} {local_time(one.scheduled_at, backfill.timezone)}  {one.state}"

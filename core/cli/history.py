@@ -125,7 +125,10 @@ def rejects(
     if as_json:
         print_json({"run_id": found.run_id, "rejects": [asdict(row) for row in rows]})
     elif csv:
-        print_lines([f"{len(rows):,} rejected rows of run {found.run_id} written to {Data(csv)}"])
+        count = len(rows)
+        print_lines(
+            [f"{count:,} rejected {'row' if count == 1 else 'rows'} of run {found.run_id} written to {Data(csv)}"]
+        )
     else:
         print_lines(reject_lines(found.run_id, rows))
 

@@ -40,14 +40,14 @@ def part_line(part: RunPart, count: int) -> str:
     """Returns one line about a part of a run: its state, its rows, and where it ran."""
     again = f", attempt {part.attempt}" if part.attempt > 1 else ""
     line = (
-        f"  part {part.part} of {count}   {part.state}{again}   {part.rows_read:,} rows, {part.acknowledged:,} acknowledged, "
-        f"{part.rejected:,} rejected in {part.duration_s:.1f} s   {Data(part.worker)}"
+        f"  part {part.part} of {count}   {part.state}{again}   {part.rows_read:,} {'row' if part.rows_read == 1 else 'rows'}, "
+        f"{part.acknowledged:,} acknowledged, {part.rejected:,} rejected in {part.duration_s:.1f} s   {Data(part.worker)}"
     ).rstrip()
     return f"{line}   {part.error}" if part.error else line
 
 
 def _progress_lines(run: Run, progress: RunProgress) -> list[str]:
-    expected = progress.rows_expected
+    read, expected = progress.rows_read, progress.rows_expected
     done = "written" if run.is_file else "acknowledged"
     elapsed_s = max((progress.at - run.started_at).total_seconds(), 0.0)
     times = [f"{duration_text(elapsed_s)} so far"]
@@ -58,6 +58,6 @@ def _progress_lines(run: Run, progress: RunProgress) -> list[str]:
     counts = f"{progress.acknowledged:,} {done}, {progress.rejected:,} rejected"
     return [
         f"  step       {STEPS[progress.step]}",
-        f"  progress   {progress.rows_read:,}{f' of {expected:,}' if expected is not None else ''} rows read, {counts}"
-        f" · {' · '.join(times)}",
+        f"  progress   {read:,}{f' of {expected:,} rows' if expected is not None else ' row' if read == 1 else ' rows'} read, "
+        f"{counts} · {' · '.join(times)}",
     ]

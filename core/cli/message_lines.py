@@ -53,8 +53,8 @@ def topic_lines(topics: Sequence[TopicSummary], total: int, text: str) -> list[s
         return [f'no topic has "{Data(text)}" in its name' if text else "this account sees no topic"]
     width = max(len(topic.name) for topic in topics)
     lines = [
-        f"{Data(topic.name):<{width}}  {topic.partitions:>4,} partitions  "
-        f"{'not known' if topic.messages is None else f'{topic.messages:,}':>16} messages"
+        f"{Data(topic.name):<{width}}  {counted(topic.partitions, 'partition'):>15}  "
+        f"{'not known messages' if topic.messages is None else counted(topic.messages, 'message'):>25}"
         for topic in topics
     ]
     return lines if len(topics) == total else [*lines, f"  {len(topics):,} of {total:,} topics; --limit shows more"]
@@ -108,7 +108,7 @@ def messages_document(found: TopicMessages) -> dict[str, Any]:
 def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) -> Iterator[str]:
     """Yields the messages of a page, and how far it looked."""
     there = sum(span.end - span.earliest for span in found.spans.values())
-    yield f"{Data(found.topic)} on {Data(found.cluster)}   {there:,} messages in {counted(len(found.spans), 'partition')}   times are those of {timezone}"
+    yield f"{Data(found.topic)} on {Data(found.cluster)}   {there:,} {'message' if there == 1 else 'messages'} in {counted(len(found.spans), 'partition')}   times are those of {timezone}"
     for message in found.messages:
         if whole:
             yield from message_lines(message, timezone)
@@ -172,7 +172,7 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
             readers = [member.client_id for member in group.members if part.partition in member.partitions]
             yield f"  partition {part.partition:>4}   {read}" + (f"   {Data(', '.join(readers))}" if readers else "")
     if found.asked < found.total:
-        yield f"  {found.asked:,} of {found.total:,} groups of the cluster were asked"
+        yield f"  {found.asked:,} of {found.total:,} groups of the cluster {'was' if found.asked == 1 else 'were'} asked"
     if found.refused:
         yield f"  this account may not read {counted(found.refused, 'group')}"
 
@@ -252,7 +252,7 @@ def message_line(message: ReadableMessage, timezone: str) -> str:
 def _how_far(found: TopicMessages) -> str:
     looked = f"looked through {counted(found.examined, 'message')}"
     if found.end == "bound":
-        return f"{looked} and stopped there: {found.left:,} are left"
+        return f"{looked} and stopped there: {found.left:,} {'is' if found.left == 1 else 'are'} left"
     return looked if found.next else f"{looked}: these are all"
 
 

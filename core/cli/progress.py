@@ -42,7 +42,8 @@ def _lines(done: str) -> Progress:
         if time.monotonic() - shown_at >= LINE_EVERY_S:
             shown_at = time.monotonic()
             print_note(
-                f"  {rows_read:,}{f' of {rows_counted:,}' if rows_counted else ''} rows read, {acknowledged:,} {done}"
+                f"  {rows_read:,}{f' of {rows_counted:,} rows' if rows_counted else ' row' if rows_read == 1 else ' rows'} read, "
+                f"{acknowledged:,} {done}"
             )
 
     return progress
@@ -59,7 +60,9 @@ def _bar(plan: Plan, expected_rows: int | None) -> Iterator[Progress]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(said(f"{task.completed:,.0f} rows · {speed or 0:,.0f} rows/s"))
+            return Text(
+                said(f"{task.completed:,.0f} {'row' if task.completed == 1 else 'rows'} · {speed or 0:,.0f} rows/s")
+            )
 
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn()]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

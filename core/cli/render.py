@@ -95,7 +95,9 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
     if run.increment:
         lines.append(f"  increment  {run.increment.text}")
     if run.retried:
-        lines.append(f"  retried    {run.retried:,} messages were sent more than once")
+        lines.append(
+            f"  retried    {counted(run.retried, 'message')} {'was' if run.retried == 1 else 'were'} sent more than once"
+        )
     lines += [f"  warning    {warning}" for warning in run.warnings]
     if run.verification:
         when = local_time(run.verification.checked_at, run.timezone, seconds=True)
@@ -134,7 +136,8 @@ def _reason_lines(rejects: Sequence[Reject], most: int) -> list[str]:
         f"  {'rejected' if i == 0 else '':<10} {count:,} × {f'{Data(column)}: ' if column else ''}{reason}"
         for i, ((column, reason), count) in enumerate(ordered[:most])
     ]
-    return lines if len(ordered) <= most else [*lines, f"             and {len(ordered) - most} other reasons"]
+    more = len(ordered) - most
+    return [*lines, f"             and {more} other {'reason' if more == 1 else 'reasons'}"] if more > 0 else lines
 
 
 def dry_run_lines(tried: DryRun, most: int = 5) -> list[str]:
@@ -142,11 +145,12 @@ def dry_run_lines(tried: DryRun, most: int = 5) -> list[str]:
     run = tried.run
     if run.state != "succeeded":
         return run_lines(run)
-    made, kept = ("rows of a file", "written") if run.is_file else ("messages", "sent")
-    first = (
-        f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {made} and {run.rejected:,} rejects; "
-        f"nothing was {kept}"
+    made = f"{counted(run.acknowledged, 'row')} of a file" if run.is_file else counted(run.acknowledged, "message")
+    counts = (
+        f"{counted(run.rows_read, 'row')} {'makes' if run.rows_read == 1 else 'make'} {made} and "
+        f"{'1 reject' if run.rejected == 1 else f'{run.rejected:,} rejects'}"
     )
+    first = f"✔ dry run   {counts}; nothing was {'written' if run.is_file else 'sent'}"
     return [first, *_reason_lines(tried.rejects, most)]
 
 
@@ -268,7 +272,7 @@ def reject_lines(run_id: str, rejects: Sequence[Reject]) -> list[str]:
         column = f"{Data(f'{reject.column} ({reject.database_type})')}" if reject.column else "row"
         key = "–" if reject.key is None else reject.key
         lines.append(f"row {reject.row_number:,}   key {Data(key)}   {column}: {reject.reason}")
-    return [*lines, f"{len(rejects):,} rejected rows in run {run_id}"]
+    return [*lines, f"{len(rejects):,} rejected {'row' if len(rejects) == 1 else 'rows'} in run {run_id}"]
 
 
 def runs_table(runs: Sequence[Run]) -> list[str]:
@@ -297,7 +301,9 @@ _ANSWERS = {
 def verification_lines(found: Verification, most: int = 10) -> list[str]:
     """Returns the answer in one line, the reason, and the first wrong messages."""
     how = "as many messages as were acknowledged" if found.mode == "count" else "as they were sent"
-    counts = [f"{found.found:,} of {found.acknowledged:,} acknowledged messages are on the topic, {how}"]
+    counts = [
+        f"{found.found:,} of {found.acknowledged:,} acknowledged messages {'is' if found.found == 1 else 'are'} on the topic, {how}"
+    ]
     counts += [
         f"{count:,} {words}"
         for count, words in (
@@ -366,7 +372,8 @@ def _outcome(scheduled_run: ScheduledRun, run: Run | None) -> str:
     if scheduled_run.state == "skipped":
         span = ""
         if scheduled_run.skipped_until:
-            count = f"{scheduled_run.skipped_count:,} scheduled times " if scheduled_run.skipped_count else ""
+            skipped = scheduled_run.skipped_count
+            count = f"{skipped:,} scheduled {'time' if skipped == 1 else 'times'} " if skipped else ""
             span = f"({count}until {iso_utc(scheduled_run.skipped_until, 'seconds')}) "
         return f"skipped {span}{scheduled_run.reason}"
     attempt = f", attempt {run.attempt}" if run and run.attempt > 1 else ""
@@ -413,13 +420,13 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     lines = [
         f"Today         sent {today['messages']:,}   success {_share(today['success_rate'])}   "
         f"latency avg {ms_text(today['avg_latency_ms'])} ms   errors {today['errors']:,}",
-        f"Last 7 days   {week['messages']:,} messages   {week['messages_per_day']:,} a day   "
+        f"Last 7 days   {counted(week['messages'], 'message')}   {week['messages_per_day']:,} a day   "
         f"p90 {ms_text(week['latency_ms']['p90'])} ms   p99 {ms_text(week['latency_ms']['p99'])} ms",
         f"In all        {summary['total_sent']:,} sent   {summary['total_failed']:,} failed   {size_text(summary['bytes'])}",
     ]
     for topic, counts in summary["by_topic"].items():
         lines.append(
-            f"  {Data(topic)}   {counts['messages']:,} messages   {size_text(counts['bytes'])}   last {iso_utc(counts['last_send'], 'seconds')}"
+            f"  {Data(topic)}   {counted(counts['messages'], 'message')}   {size_text(counts['bytes'])}   last {iso_utc(counts['last_send'], 'seconds')}"
         )
     if summary["known_since"]:
         lines.append(f"Single sends are known since {summary['known_since']}; earlier ones are counted by day")
@@ -455,24 +462,40 @@ def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> 
     elif found.different_rows:
         lines = [f"✘ {found.different_rows:,} of {counted(found.rows, 'row')} differ"]
     else:
-        lines = [f"✘ {counted(found.rows, 'row')} are equal, and yet the two are not the same"]
+        lines = [
+            f"✘ {counted(found.rows, 'row')} {'is' if found.rows == 1 else 'are'} equal, and yet the two are not the same"
+        ]
     lines.append(f"  {plan_heading(plan)}")
     lines.append(f"  the job      {counted(found.our_rows, 'row')}")
     lines.append(f"  {Data(file)}   {counted(found.file_rows, 'row')}   {found.dialect}")
+    columns = _by_count(found.differing_columns)
     counts = (
-        (found.missing, "rows are not in the file"),
-        (found.extra, "rows are only in the file"),
-        (found.duplicates, "rows of a key that one side has more often"),
-        (found.rejected, "rows of the query cannot become a message"),
+        (found.missing, "row is not in the file", "rows are not in the file"),
+        (found.extra, "row is only in the file", "rows are only in the file"),
+        (found.duplicates, "row of a key that one side has more often", "rows of a key that one side has more often"),
+        (found.rejected, "row of the query cannot become a message", "rows of the query cannot become a message"),
         (
             found.differing_rows,
-            f"rows differ, in {found.differing_cells:,} cells: {_by_count(found.differing_columns)}",
+            f"row differs, in {found.differing_cells:,} {'cell' if found.differing_cells == 1 else 'cells'}: {columns}",
+            f"rows differ, in {found.differing_cells:,} cells: {columns}",
         ),
-        (found.lost_zeros, "cells are equal but for zeros in front that the file has lost"),
-        (found.repeated_keys_ours, "keys are in more than one row of the job"),
-        (found.repeated_keys_theirs, "keys are in more than one row of the file"),
+        (
+            found.lost_zeros,
+            "cell is equal but for zeros in front that the file has lost",
+            "cells are equal but for zeros in front that the file has lost",
+        ),
+        (
+            found.repeated_keys_ours,
+            "key is in more than one row of the job",
+            "keys are in more than one row of the job",
+        ),
+        (
+            found.repeated_keys_theirs,
+            "key is in more than one row of the file",
+            "keys are in more than one row of the file",
+        ),
     )
-    lines += [f"  {count:>9,}  {text}" for count, text in counts if count]
+    lines += [f"  {count:>9,}  {one if count == 1 else many}" for count, one, many in counts if count]
     for names, text in ((found.only_ours, "only in the query"), (found.only_theirs, "only in the file")):
         lines += [f"  columns {text}: {Data(', '.join(names))}"] if names else []
     for difference in found.differences[:most]:
@@ -545,7 +568,9 @@ def rolled_up_lines(made: RolledUpResult) -> list[str]:
     """Returns what `metrics roll-up` did, and from when on single sends are known."""
     if made.state == "held":
         return [f"! {made.note}"]
-    first = f"✔ {made.sends:,} sends of {made.runs:,} runs are rolled up" if made.runs else "✔ nothing to roll up"
+    first = "✔ nothing to roll up"
+    if made.runs:
+        first = f"✔ {counted(made.sends, 'send')} of {counted(made.runs, 'run')} {'is' if made.sends == 1 else 'are'} rolled up"
     known = made.known_since.text or "every single send is known"
     return [first, known, *([f"! {made.note}"] if made.note else [])]
 

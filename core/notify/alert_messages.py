@@ -149,9 +149,12 @@ def failure_notification(run: Run, incident: Incident | None, at: Situation, *, 
 def success_notification(run: Run, incident: Incident | None, at: Situation) -> Notification:
     """Makes the message about a run that succeeded; after failures it says that they are over."""
     over = ["works again"] if incident else []
-    rows = f"{run.acknowledged:,}"
-    counts = [f"{rows} rows written to {run.files[0].path}" if run.files else f"{rows} rows arrived"]
-    counts += [f"{run.rejected:,} rows were rejected"] if run.rejected else []
+    rows = run.acknowledged
+    counts = [f"{rows:,} {'row' if rows == 1 else 'rows'} arrived"]
+    if run.files:
+        counts = [f"{rows:,} {'row' if rows == 1 else 'rows'} written to {run.files[0].path}"]
+    if run.rejected:
+        counts.append("1 row was rejected" if run.rejected == 1 else f"{run.rejected:,} rows were rejected")
     style = VERDICT_STYLES[run.verdict]
     word = translated(style.word, at.recipients.language)
     subject = f"{style.sign} {run.job_name} {word}: {': '.join([*over, ', '.join(counts)])}"
@@ -190,7 +193,8 @@ def backfill_notification(
         job: Its job.
     """
     days = f"{backfill.first_day} to {backfill.last_day}"
-    done = f"{progress.complete + progress.sent_before:,} of {progress.total:,}"
+    complete = progress.complete + progress.sent_before
+    done = f"{complete:,} of {progress.total:,}"
     style = VERDICT_STYLES["failed" if left else "complete"]
     subject = f"{style.sign} {job.name}: backfill {backfill.backfill_id} has ended, {done} complete"
     details = [
@@ -208,7 +212,7 @@ def backfill_notification(
         commands.append((f"python -m core backfill retry {number}", "sends exactly these times again"))
     return Notification(
         subject,
-        f"Backfill {number} of {job.name}, {days}, has ended: {done} scheduled times are complete.",
+        f"Backfill {number} of {job.name}, {days}, has ended: {done} scheduled times {'is' if complete == 1 else 'are'} complete.",
         details,
         [NotificationTable(f"Without success ({zone})", rows)] if left else [],
         commands,

@@ -227,16 +227,19 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
     if not due:
         return "–", "nothing was due", "No job was due and none ran."
     if bad:
-        short = f"{len(bad)} of {due} jobs not as they should be ({rows:,} rows arrived)"
+        short = (
+            f"{len(bad)} of {due} jobs not as {'it' if len(bad) == 1 else 'they'} should be "
+            f"({rows:,} {'row' if rows == 1 else 'rows'} arrived)"
+        )
         return "✘", short, f"Not everything arrived: check {', '.join(job.name for job in bad)}."
     if open_:
-        short = f"{len(open_)} of {due} jobs not done yet ({rows:,} rows arrived)"
+        short = f"{len(open_)} of {due} jobs not done yet ({rows:,} {'row' if rows == 1 else 'rows'} arrived)"
         return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."
     if rejected := report.rejected:
-        counts = f"{rows:,} rows of {counted(due, 'job')}, {rejected:,} rejected"
+        counts = f"{rows:,} {'row' if rows == 1 else 'rows'} of {counted(due, 'job')}, {rejected:,} rejected"
         answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
         return "◐", f"every row is accounted for, {counts}", answer
-    counts = f"{rows:,} rows of {counted(due, 'job')}"
+    counts = f"{rows:,} {'row' if rows == 1 else 'rows'} of {counted(due, 'job')}"
     return "✔", f"everything arrived, {counts}", f"Everything that was due has arrived: {counts}."
 
 

@@ -233,15 +233,19 @@ def _counts(ended: Sequence[EndedRun]) -> tuple[int, int]:
 
 def _success_rate(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation:
     acknowledged, failed = _counts(ended)
-    percent = 100 * acknowledged / (acknowledged + failed)
-    text = f"{_share(percent)} of {acknowledged + failed:,} messages were acknowledged{_why(ended)}"
+    count = acknowledged + failed
+    percent = 100 * acknowledged / count
+    text = f"{_share(percent)} of {count:,} messages were acknowledged{_why(ended)}"
+    if count == 1:
+        text = f"{_share(percent)} of 1 message was acknowledged{_why(ended)}"
     return Evaluation(percent < (rule.threshold or 0), percent, text, _newest(ended, failed=True))
 
 
 def _error_rate(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation:
     acknowledged, failed = _counts(ended)
-    percent = 100 * failed / (acknowledged + failed)
-    text = f"{_share(percent)} of {acknowledged + failed:,} messages failed{_why(ended)}"
+    count = acknowledged + failed
+    percent = 100 * failed / count
+    text = f"{_share(percent)} of {count:,} {'message' if count == 1 else 'messages'} failed{_why(ended)}"
     return Evaluation(percent > (rule.threshold or 0), percent, text, _newest(ended, failed=True))
 
 
@@ -253,7 +257,10 @@ def _latency(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation | None:
     p99 = percentile(counts, 0.99)
     if p99 is None:
         return None
-    text = f"99 % of {sum(counts.values()):,} messages were acknowledged within {p99:,.0f} ms"
+    count = sum(counts.values())
+    text = f"99 % of {count:,} messages were acknowledged within {p99:,.0f} ms"
+    if count == 1:
+        text = f"1 message was acknowledged within {p99:,.0f} ms"
     return Evaluation(p99 > (rule.threshold or 0), p99, text, _newest(ended))
 
 

@@ -20,6 +20,7 @@ from loguru import logger
 
 from core.clock import iso_utc
 from core.errors import PsttError, StorageFailed
+from core.formatting import counted
 from core.records.damaged_segments import quoted
 from core.records.known_since import KnownSince
 from core.records.metrics import Metrics
@@ -134,7 +135,8 @@ def roll_up_daily(metrics: Metrics, workspace: Workspace, settings: Settings, no
         logger.warning("old sends were not rolled up: {}", error)
         return
     if made.runs:
-        logger.info("{:,} sends of {:,} runs were rolled up: {}", made.sends, made.runs, made.known_since.text)
+        words = "{} of {} was rolled up: {}" if made.sends == 1 else "{} of {} were rolled up: {}"
+        logger.info(words, counted(made.sends, "send"), counted(made.runs, "run"), made.known_since.text)
     if made.note:
         logger.info(made.note)
 

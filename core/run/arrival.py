@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import MessagesLost, PsttError, VerificationFailed
+from core.formatting import counted
 from core.model.publisher import LogSpan, TopicState
 from core.model.run import PartitionRange, Verification, VerificationProblem
 
@@ -63,11 +64,12 @@ def lost_since(
         return None
     reasons += parts[:LISTED]
     if len(parts) > LISTED:
-        reasons.append(f"so it is with {len(parts) - LISTED} other partitions")
+        more = len(parts) - LISTED
+        reasons.append(f"so it is with {more} other {'partition' if more == 1 else 'partitions'}")
     acknowledged = sum(span.count for span in sent)
     return MessagesLost(
         f'topic "{before.topic}" does not hold all that was acknowledged',
-        why=f"{'; '.join(reasons)}; at most {most:,} of {acknowledged:,} messages are affected",
+        why=f"{'; '.join(reasons)}; at most {most:,} of {acknowledged:,} messages {'is' if most == 1 else 'are'} affected",
         remedy=f"python -m core replay {run_id} sends the same rows again with the same message ids",
     )
 
@@ -82,11 +84,12 @@ def deleted_since(after: TopicState, sent: Sequence[PartitionRange]) -> list[str
             found.append((span.partition, min(gone, span.count), now.earliest))
     if not found:
         return []
+    count, others = sum(count for _, count, _ in found), len(found) - LISTED
     where = ", ".join(f"partition {number} begins at offset {earliest}" for number, _, earliest in found[:LISTED])
-    more = f" and {len(found) - LISTED} more partitions" if len(found) > LISTED else ""
+    more = f" and {others} more {'partition' if others == 1 else 'partitions'}" if others > 0 else ""
     return [
-        f"up to {sum(count for _, count, _ in found):,} messages of this run were deleted from the topic before it ended "
-        f"(retention, or records deleted by hand): {where}{more}"
+        f"up to {counted(count, 'message')} of this run {'was' if count == 1 else 'were'} deleted from the topic before it "
+        f"ended (retention, or records deleted by hand): {where}{more}"
     ]
 
 
@@ -112,7 +115,7 @@ def _of_partition(span: PartitionRange, now: LogSpan, falls: Sequence[tuple[int,
     affected = sum(high - low + 1 for high, low in falls)
     offsets = span.last_offset - span.first_offset + 1
     if span.count > offsets and not falls:
-        found.append(f"gave {offsets:,} offsets to {span.count:,} messages")
+        found.append(f"gave {offsets:,} {'offset' if offsets == 1 else 'offsets'} to {span.count:,} messages")
         affected += span.count - offsets
     if now.end <= span.last_offset:
         found.append(f"ends before offset {now.end}, though {span.last_offset} was acknowledged")
@@ -129,11 +132,11 @@ def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> Verifica
         may_repeat: Whether its delivery allows a message twice.
     """
     parts = [
-        (found.missing, "are missing"),
-        (found.other_content, "have another content"),
-        (0 if may_repeat else found.duplicates, "are there twice"),
+        (found.missing, "is missing", "are missing"),
+        (found.other_content, "has another content", "have another content"),
+        (0 if may_repeat else found.duplicates, "is there twice", "are there twice"),
     ]
-    wrong = [f"{count:,} {words}" for count, words in parts if count]
+    wrong = [f"{count:,} {one if count == 1 else many}" for count, one, many in parts if count]
     if not wrong:
         return None
     where = "; ".join(_place(unlike) for unlike in found.listed[:3])
@@ -147,7 +150,8 @@ def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> Verifica
 def not_verified(sent: SentRange, failure: PsttError) -> VerificationFailed:
     """Returns the error of a run whose job asks for verification, but whose messages could not be read back."""
     return VerificationFailed(
-        f'topic "{sent.topic}" could not be read back after {sent.acknowledged:,} messages were acknowledged',
+        f'topic "{sent.topic}" could not be read back after '
+        f"{counted(sent.acknowledged, 'message')} {'was' if sent.acknowledged == 1 else 'were'} acknowledged",
         why=failure.text,
         remedy=f"python -m core verify {sent.run_id} tries again",
     )

@@ -18,6 +18,7 @@ import msgspec
 
 from core.clock import iso_utc
 from core.errors import RunFailed, StorageFailed
+from core.formatting import counted
 from core.model.publisher import TopicState
 from core.model.run import Plan, Run
 from core.model.window import Cursor
@@ -268,7 +269,7 @@ class ExactlyOnce:
         return RunFailed(
             f'job "{self.plan.job.name}" has sent other rows for {self.plan.scheduled_at:%Y-%m-%d %H:%M} before, '
             "and exactly_once sends once",
-            why=f"run {marker.run} sent {marker.rows:,} messages to topic "
+            why=f"run {marker.run} sent {counted(marker.rows, 'message')} to topic "
             f'"{marker.topic}"{f" on {marker.at[:10]}" if marker.at else ""}; since then {", ".join(changes)}; '
             "nothing was sent now",
             remedy=f"python -m core show {marker.run} tells what it sent; python -m core replay {marker.run} sends the "

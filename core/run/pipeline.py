@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
+from core.formatting import counted
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
 from core.model.connection import Destination
@@ -393,8 +394,10 @@ class KafkaRun(Sending):
             raise failed
         if found.answer != "complete":
             count = found.duplicates or found.not_verifiable
-            words = "are on the topic twice, as at_least_once allows" if found.duplicates else "could not be verified"
-            self.warnings.append(f"{count:,} messages {words}" + (f": {found.reason}" if found.reason else ""))
+            text = f"{counted(count, 'message')} could not be verified"
+            if found.duplicates:
+                text = f"{counted(count, 'message')} {'is' if count == 1 else 'are'} on the topic twice, as at_least_once allows"
+            self.warnings.append(text + (f": {found.reason}" if found.reason else ""))
 
     def outcome(self, error: PsttError | None) -> Outcome:
         """Returns the verdict with its numbers."""

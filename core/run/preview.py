@@ -328,14 +328,14 @@ class _PreviewWarnings:
             return
         alone = f'"types": {{"{column.name}": "string"}}'
         fix = f'"decimals": "string", or {alone} for this column alone' if override is None else alone
-        yield f"{column.name}: {self._of_rows(count)} hold a number beyond 2^53 or with more digits than a double keeps; readers in JavaScript and many tools would round it, so set {fix}"
+        yield f"{column.name}: {self._of_rows(count)} {'holds' if count == 1 else 'hold'} a number beyond 2^53 or with more digits than a double keeps; readers in JavaScript and many tools would round it, so set {fix}"
 
     def mixed_dates(self, column: Column, values: list[Any]) -> Iterator[str]:
         if column.kind not in ("oracle_date", "date") or self.override(column):
             return
         clocks = sum(map(_has_clock, values))
         if clocks and clocks != len(values):
-            yield f'{column.name}: {clocks} of {len(values)} dates carry a time of day and the others do not, so readers would meet two shapes; set "types": {{"{column.name}": "datetime"}} or "date"'
+            yield f'{column.name}: {clocks} of {len(values)} dates {"carries" if clocks == 1 else "carry"} a time of day and the others do not, so readers would meet two shapes; set "types": {{"{column.name}": "datetime"}} or "date"'
 
     def large_messages(self) -> Iterator[str]:
         limit = self.max_request_size_bytes
@@ -344,9 +344,9 @@ class _PreviewWarnings:
         near = [number for size, number in sizes if limit * NEAR_LIMIT <= size <= limit]
         fix = "leave out or shorten its largest column, or raise KAFKA_MAX_REQUEST_SIZE here and max.message.bytes on the topic"
         if over:
-            yield f"{self._of_rows(len(over))} (first: row {over[0]}) make a message over the limit of {limit:,} bytes and would be rejected; {fix}"
+            yield f"{self._of_rows(len(over))} (first: row {over[0]}) {'makes' if len(over) == 1 else 'make'} a message over the limit of {limit:,} bytes and would be rejected; {fix}"
         if near:
-            yield f"{self._of_rows(len(near))} (first: row {near[0]}) make a message of 80 % or more of the limit of {limit:,} bytes; {fix}"
+            yield f"{self._of_rows(len(near))} (first: row {near[0]}) {'makes' if len(near) == 1 else 'make'} a message of 80 % or more of the limit of {limit:,} bytes; {fix}"
 
     def bad_rows(self) -> Iterator[str]:
         bad = [reject for reject in self.rejects if reject.reason != NULL_KEY]

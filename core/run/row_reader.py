@@ -20,6 +20,7 @@ from core.errors import (
     RunFailed,
     RunInterrupted,
 )
+from core.formatting import counted
 from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.message.value_formats import Formats
 from core.model.progress import RunStep
@@ -167,7 +168,7 @@ class RowReader:
             if rows is None:
                 break
             if self.context.stop.is_set():
-                raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
+                raise RunCancelled("the run was cancelled", why=f"stopped after {counted(self.rows_read, 'row')}")
             with step("encode"):
                 encoded = envelope.encode(rows)
             if self.plan.only_keys:
@@ -250,15 +251,18 @@ class RowReader:
         if missing := self.plan.only_keys - self.found_keys:
             raise _keys_missing(missing, self.rows_read + self.left_out)
         if self.rows_read and self.rejected == self.rows_read and (self.plan.only_keys or not self.left_out):
+            is_one = self.rows_read == 1
             raise NothingArrived(
-                f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
-                why="all were rejected",
+                "1 row was read and did not arrive"
+                if is_one
+                else f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
+                why="it was rejected" if is_one else "all were rejected",
                 remedy=f"python -m core rejects {self.run_id} lists the reasons",
             )
         found = self.rows_read + self.left_out
         if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != found:
             raise QueryFailed(
-                f"COUNT(*) said {self.rows_counted:,} rows and {found:,} were read",
+                f"COUNT(*) said {counted(self.rows_counted, 'row')} and {found:,} {'was' if found == 1 else 'were'} read",
                 why="the statement gives another result when it is run twice",
                 remedy="look for random or time functions in the query",
             )
@@ -280,7 +284,7 @@ def row_count_error(plan: Plan, rows_read: int) -> ExpectationFailed | None:
         return None
     wanted = f"{low or 0:,} to {high:,}" if high is not None else f"at least {low:,}"
     return ExpectationFailed(
-        f"{rows_read:,} rows where {wanted} are expected",
+        f"{rows_read:,} {'row' if rows_read == 1 else 'rows'} where {wanted} are expected",
         why=plan.expected_why,
         remedy=f"ask whether the source was complete; if this number is right, write "
         f'"expect": {{"rows": {{"min": …, "max": …}}}} into {plan.job.slug}.job.json',
@@ -302,7 +306,9 @@ def _keys_missing(missing: frozenset[bytes], rows: int) -> RunFailed:
         f"{len(missing):,} keys that were asked for have no row: {named}{more}"
         if len(missing) > 1
         else f"the key that was asked for has no row: {named}",
-        why=f"none of the {rows:,} rows that the query gives now has it",
+        why="the only row that the query gives now does not have it"
+        if rows == 1
+        else f"none of the {rows:,} rows that the query gives now has it",
         remedy="look into the database: the row may be gone, or its key may be another one there",
     )
 

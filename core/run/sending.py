@@ -14,6 +14,7 @@ import msgspec
 from loguru import logger
 
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
+from core.formatting import counted
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
 from core.message.record_fields import RowFields, fixed_headers
@@ -69,7 +70,7 @@ class Sending(RowReader):
             for start in range(0, len(encoded.data), size):
                 values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
         if self.context.stop.is_set():
-            raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
+            raise RunCancelled("the run was cancelled", why=f"stopped after {counted(self.acknowledged, 'message')}")
         self.batches += 1
         batch = Batch(
             self.batches,

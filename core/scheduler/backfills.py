@@ -284,6 +284,8 @@ def pause_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetime
         return unchanged
     progress = ledger.backfills.progress(ledger.backfills.get(number))
     running = f"; {progress.running:,} go on to their end" if progress.running else ""
+    if progress.running == 1:
+        running = "; 1 goes on to its end"
     return f"backfill {number} is paused with {counted(progress.waiting, 'run')} waiting{running}"
 
 

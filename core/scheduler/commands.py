@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from core.calendar.cron import previous_scheduled_time
 from core.errors import AlreadySent, ConfigError, StorageFailed
-from core.formatting import local_time
+from core.formatting import counted, local_time
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.model.run import Plan, Run
@@ -58,7 +58,7 @@ def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: b
     if sent is not None:
         raise AlreadySent(
             f'job "{job.name}" was sent for {local_time(sent.scheduled_at, job.timezone)} {job.timezone}: run {sent.run_id} '
-            f"has {sent.acknowledged:,} messages on {sent.topic}",
+            f"has {counted(sent.acknowledged, 'message')} on {sent.topic}",
             why="readers would see them again, with the same message ids",
             remedy='say that this is meant: --again on the command line, "again": true over REST',
         )
@@ -253,5 +253,6 @@ def cancel_job(ledger: Ledger, slug: str, *, caller: Caller, now: datetime) -> s
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")
     ledger.audit.add(caller.name, "cancel", f"job {slug}", now, after={"scheduled_runs": waiting, "runs": asked})
-    parts = [f"{waiting} waiting runs of {slug} are cancelled"] if waiting else []
+    one = f"1 waiting run of {slug} is cancelled"
+    parts = [one if waiting == 1 else f"{waiting} waiting runs of {slug} are cancelled"] if waiting else []
     return ", ".join([*parts, *(f"run {run.run_id} of {slug} is asked to end" for run in running)])

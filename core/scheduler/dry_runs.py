@@ -17,6 +17,7 @@ from typing import IO, Any
 import msgspec
 
 from core.errors import ConfigError
+from core.formatting import counted
 from core.model.job import Job
 from core.records.ledger import Ledger
 from core.records.requests import Request
@@ -123,13 +124,15 @@ def answer_of(output: bytes, code: int) -> tuple[Any, str]:
         return "refused", f"the dry run ended with code {code} and said nothing"
     if "state" not in document:
         return "refused", str(document.get("error", {}).get("text") or f"the dry run ended with code {code}")
-    rejected, made = document["rejected"], document["acknowledged"]
-    counted = f"{document['rows_read']:,} rows read in {document['duration_s']:.1f} s make {made:,} " + (
-        f"messages of {document['bytes'] / 1e6:,.1f} MB" if document.get("topic") else "rows of a file"
-    )
-    counted += f", {rejected:,} rejected" if rejected else ""
+    read, rejected, seconds = document["rows_read"], document["rejected"], f"{document['duration_s']:.1f} s"
+    made, of = counted(document["acknowledged"], "row"), "a file"
+    if document.get("topic"):
+        made, of = counted(document["acknowledged"], "message"), f"{document['bytes'] / 1e6:,.1f} MB"
+    one = f"1 row read in {seconds} makes {made} of {of}"
+    counts = one if read == 1 else f"{read:,} rows read in {seconds} make {made} of {of}"
+    counts += f", {rejected:,} rejected" if rejected else ""
     reasons = "; ".join(f"{count:,} × {reason}" for reason, count in document.get("reasons", {}).items())
     if document["state"] != "succeeded":
         why = (document.get("error") or {}).get("text") or document["state"]
-        return "refused", f"✘ dry run: {why} ({counted})"
-    return "done", f"✔ dry run: {counted}{f' ({reasons})' if reasons else ''}; nothing was sent"
+        return "refused", f"✘ dry run: {why} ({counts})"
+    return "done", f"✔ dry run: {counts}{f' ({reasons})' if reasons else ''}; nothing was sent"

@@ -275,7 +275,7 @@ def test_a_run_whose_messages_are_not_all_read_back_is_not_green(losing: None, p
     place.make(kafka, topic, rows=ROWS, verify="full")
     run = place.run()
     assert (run.state, run.error_class) == ("partial", "VerificationFailed")
-    assert f"of {ROWS:,} acknowledged messages 1 are missing: the first: key k0 at partition 0, offset 0" in str(
+    assert f"of {ROWS:,} acknowledged messages 1 is missing: the first: key k0 at partition 0, offset 0" in str(
         run.error_text
     )
     assert f"python -m core verify {run.run_id}" in str(run.error_remedy)
@@ -294,7 +294,7 @@ def test_a_number_of_messages_that_is_too_small_is_not_green(losing: None, place
 
     run = place.run(write)
     assert run.error_class == "VerificationFailed"
-    assert "1 are missing" in str(run.error_text)
+    assert "1 is missing" in str(run.error_text)
 
 
 def test_a_run_that_could_not_be_read_back_is_not_green(place: Place, own_kafka: Callable[..., KafkaRig]):

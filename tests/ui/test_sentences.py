@@ -80,6 +80,21 @@ def test_each_text_of_core_is_found_again_when_its_values_are_in_it():
             "✔ dry run: 20,000 rows read in 1.2 s make 20,000 messages of 4.1 MB; nothing was sent",
             "✔ prova senza invio: 20.000 righe lette in 1,2 s danno 20.000 messaggi di 4,1 MB; nulla è stato inviato",
         ),
+        (
+            "✔ dry run: 1 row read in 0.1 s makes 1 message of 0.1 MB; nothing was sent",
+            "✔ prova senza invio: 1 riga letta in 0,1 s dà 1 messaggio di 0,1 MB; nulla è stato inviato",
+        ),
+        ("1 row arrived, 1 row was rejected", "1 riga arrivata, 1 riga scartata"),
+        (
+            "2 rows were sent exactly once by an earlier attempt; nothing was sent again",
+            "2 righe erano già state inviate esattamente una volta da un tentativo precedente; nulla è stato inviato di nuovo",
+        ),
+        (
+            "1 message is on the topic twice, as at_least_once allows",
+            "1 messaggio è due volte sul topic, come at_least_once permette",
+        ),
+        ("the run was cancelled: stopped after 1 row", "l'esecuzione è stata annullata: fermata dopo 1 riga"),
+        ("1 row of 1 job, 2 rejected", "1 riga di 1 job, 2 scartate"),
         ("TRKDATE: NaN has no JSON form", "TRKDATE: NaN non ha una forma JSON"),
         ("The runner was stopped", "Il runner è stato fermato"),
         ("[Errno 28] No space left on device", "[Errno 28] spazio su disco esaurito"),

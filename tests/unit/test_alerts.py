@@ -587,6 +587,25 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     assert "failed: 0 of 0 rows read are acknowledged: no broker of Kafka Produzione answers" in entry.body
 
 
+@pytest.mark.parametrize(
+    ("rows", "error", "subject"),
+    [
+        (1, None, "✔ 17 Jan 2026 so far: everything arrived, 2 rows of 2 jobs"),
+        (1, AWAY, "✘ 17 Jan 2026 so far: 1 of 2 jobs not as it should be (1 row arrived)"),
+    ],
+)
+def test_the_receipt_of_one_row_or_one_job_is_in_the_singular(stage, rows, error, subject):
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
+    other = replace(EXPORT, slug="other", name="Other job")
+    stage.jobs = {"export": EXPORT, "other": other}
+    stage.restart()
+    stage.ran(rows, scheduled_at=START)
+    stage.ran(0 if error else rows, 0, error=error, scheduled_at=START, job=other)
+    stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    stage.go(TEN_S)
+    assert [entry.subject for entry in stage.outbox.waiting() if entry.kind == "receipt"] == [subject]
+
+
 def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
     stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     mail = EmailNotification(True, True, (ANNA,))

@@ -122,7 +122,7 @@ def test_the_newest_whole_run_of_each_scheduled_time_counts(tmp_path):
         (RowRange(15_000, 30_000), 0, "0 rows where 15,000 to 30,000 are expected: expect.rows"),
         (RowRange(15_000, 30_000), 30_001, "30,001 rows where 15,000 to 30,000 are expected: expect.rows"),
         (RowRange(15_000, None), 14_999, "14,999 rows where at least 15,000 are expected: expect.rows"),
-        (RowRange(None, 0), 1, "1 rows where 0 to 0 are expected: expect.rows"),
+        (RowRange(None, 0), 1, "1 row where 0 to 0 are expected: expect.rows"),
     ],
 )
 def test_what_is_not_expected_says_so_and_what_to_do(expected, rows, text):

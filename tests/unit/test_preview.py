@@ -227,7 +227,7 @@ def test_a_key_that_is_text_keeps_its_zeros_without_a_warning() -> None:
 )
 def test_a_number_that_doubles_cannot_hold_is_warned(number: Any) -> None:
     text = only(look(Table([BARCODE, AMOUNT], [("a", number), ("b", 1)])))
-    assert text.startswith("IMPORTO: 1 of 2 rows hold a number beyond 2^53")
+    assert text.startswith("IMPORTO: 1 of 2 rows holds a number beyond 2^53")
     assert 'set "decimals": "string", or "types": {"IMPORTO": "string"} for this column alone' in text
 
 
@@ -258,14 +258,14 @@ def test_a_key_that_ends_with_blanks_is_warned_until_types_trims_it(kind: str) -
 def test_sqlite_dates_with_and_without_a_time_are_warned() -> None:
     days = ["2026-01-16", "2026-01-16 08:00:00", "2026-01-16 00:00:00.000", None]
     table = Table([BARCODE, Column("DAY", "date", "DATE")], [(str(i), day) for i, day in enumerate(days)])
-    assert only(look(table)).startswith("DAY: 1 of 3 dates carry a time of day and the others do not")
+    assert only(look(table)).startswith("DAY: 1 of 3 dates carries a time of day and the others do not")
 
 
 def test_oracle_dates_with_and_without_a_time_are_warned_until_types_fixes_one_shape() -> None:
     column = Column("TRKDATE", "oracle_date", "DATE")
     table = Table([BARCODE, column], [("a", datetime(2026, 1, 16)), ("b", datetime(2026, 1, 16, 8)), ("c", None)])  # noqa: DTZ001
     assert only(look(table)).startswith(
-        "TRKDATE: 1 of 2 dates carry a time of day and the others do not, so readers would meet two shapes; set "
+        "TRKDATE: 1 of 2 dates carries a time of day and the others do not, so readers would meet two shapes; set "
         '"types": {"TRKDATE": "datetime"} or "date"'
     )
     assert look(table, replace(JOB, types={"trkdate": "date"})).warnings == []
@@ -284,9 +284,9 @@ def test_a_message_near_the_limit_and_one_over_it_are_told_apart() -> None:
     )
     over, near = seen.warnings
     assert over.startswith(
-        "1 of 3 rows (first: row 3) make a message over the limit of 1,500 bytes and would be rejected"
+        "1 of 3 rows (first: row 3) makes a message over the limit of 1,500 bytes and would be rejected"
     )
-    assert near.startswith("1 of 3 rows (first: row 2) make a message of 80 % or more of the limit of 1,500 bytes")
+    assert near.startswith("1 of 3 rows (first: row 2) makes a message of 80 % or more of the limit of 1,500 bytes")
     assert "KAFKA_MAX_REQUEST_SIZE" in over
 
 

@@ -14,12 +14,13 @@ from core.cli import render
 from core.cli.documents import run_document
 from core.cli.output import error_document, error_lines
 from core.errors import BrokerUnavailable, ConfigError
-from core.formatting import heading, ms_text, size_text
+from core.formatting import heading, ms_text, size_text, verdict
 from core.language import translated_line
 from core.model.run import PartitionRange, Reject, Run
-from core.notify.alert_messages import failure_notification
+from core.notify.alert_messages import failure_notification, success_notification
 from core.notify.rules import default_alerts
 from core.notify.situation import Recipients, Situation
+from core.run.execute import DryRun
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 RUN = Run(
@@ -125,6 +126,51 @@ def test_a_failed_run_says_why_what_to_do_and_what_arrived():
     assert 'no broker of "Kafka Collaudo" answers' in lines[0]
     assert "  next       python -m core doctor" in lines
     assert "nothing was sent" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (
+            replace(RUN, sent=0, acknowledged=1),
+            "1 row was sent exactly once by an earlier attempt; nothing was sent again",
+        ),
+        (
+            replace(RUN, sent=0, acknowledged=2),
+            "2 rows were sent exactly once by an earlier attempt; nothing was sent again",
+        ),
+        (replace(AWAY, rows_read=9, acknowledged=1, error_text=None), "1 of 9 rows read is acknowledged"),
+        (replace(AWAY, rows_read=9, acknowledged=2, error_text=None), "2 of 9 rows read are acknowledged"),
+    ],
+)
+def test_a_verdict_about_one_row_is_in_the_singular(run, text):
+    assert verdict(run) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "retried", "dry", "subject"),
+    [
+        (
+            1,
+            "1 message was sent more",
+            "1 row makes 1 message and 1 reject; nothing",
+            "1 row arrived, 1 row was rejected",
+        ),
+        (
+            2,
+            "2 messages were sent more",
+            "2 rows make 2 messages and 2 rejects; nothing",
+            "2 rows arrived, 2 rows were",
+        ),
+    ],
+)
+def test_lines_and_mails_about_one_row_are_in_the_singular(count, retried, dry, subject):
+    run = replace(RUN, rows_read=count, acknowledged=count, rejected=count, retried=count)
+    assert any(line.startswith(f"  retried    {retried}") for line in printed(render.run_lines, run))
+    assert printed(render.dry_run_lines, DryRun(run, []))[0].startswith(f"✔ dry run   {dry}")
+    assert printed(render.reject_lines, "7f3c2", [NAN] * count)[-1].startswith(f"{count} rejected row")
+    at = Situation(default_alerts(), {}, (), Recipients(), AT)
+    assert subject in success_notification(run, None, at).subject_line
 
 
 @pytest.mark.parametrize("state", ["partial", "failed", "cancelled", "interrupted"])

@@ -98,7 +98,8 @@ def _of(live: LiveRun) -> str:
     """`12,345 of 40,000 rows read`."""
     found = live.progress
     if found is None or found.rows_expected is None:
-        return t("{read} rows read", read=number(found.rows_read if found else 0))
+        read = found.rows_read if found else 0
+        return tn(read, "1 row read", "{read} rows read", read=number(read))
     values = {"read": number(found.rows_read), "expected": number(found.rows_expected)}
     if found.is_counted:
         return t("{read} of {expected} rows read", **values)

@@ -14,7 +14,7 @@ from ui.components.runner_requests import follow
 from ui.components.text import plain
 from ui.data.resending import replay_options_of
 from ui.formats import number
-from ui.language import t
+from ui.language import t, tn
 
 __all__ = ["ask", "confirm"]
 
@@ -111,12 +111,16 @@ def _what_readers_see(run: Run, place: str, wanted: _Wanted) -> str:
             place=place,
         )
     if wanted.rejects_only:
-        return t(
+        return tn(
+            run.acknowledged,
+            "The 1 row that was acknowledged is left out: readers of {place} see only rows that have not arrived yet, so fix them in the database first.",
             "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so fix them in the database first.",
             count=number(run.acknowledged),
             place=place,
         )
-    return t(
+    return tn(
+        run.acknowledged,
+        "Readers of {place} see about 1 message, with the message id that it had, by which they can recognise it.",
         "Readers of {place} see about {count} messages, with the message ids that they had, by which they can recognise them.",
         count=number(run.acknowledged),
         place=place,

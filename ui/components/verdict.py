@@ -9,7 +9,7 @@ from core.model.run import Run
 from core.model.verdict import VERDICT_STYLES, Colour, Named
 from ui.components.text import plain
 from ui.formats import number
-from ui.language import Language, current, t
+from ui.language import Language, current, t, tn
 
 __all__ = [
     "COLOURS",
@@ -87,7 +87,9 @@ def equation(run: Run) -> str:
     if run.state in ("running", "planned"):
         return t("it runs: the counts come with its verdict")
     if run.state == "succeeded" and run.sent == 0 and run.acknowledged:
-        return t(
+        return tn(
+            run.acknowledged,
+            "1 row was sent exactly once by an earlier attempt; nothing was sent again",
             "{count} rows were sent exactly once by an earlier attempt; nothing was sent again",
             count=number(run.acknowledged),
         )

@@ -12,7 +12,7 @@ from ui.components.tables import choose
 from ui.components.text import plain
 from ui.data.files import WrittenFile, content, files_of, newest_files
 from ui.formats import moment, number, size
-from ui.language import t
+from ui.language import t, tn
 
 __all__ = ["of_run", "show"]
 
@@ -54,7 +54,7 @@ def of_run(run: Run) -> None:
     with st.container(border=True):
         st.subheader(t("Files written"), anchor=False)
         for index, one in enumerate(found):
-            facts = t("{count} rows · {size}", count=number(one.file.rows), size=size(one.file.size_bytes))
+            facts = f"{tn(one.file.rows, '1 row', '{count} rows', count=number(one.file.rows))} · {size(one.file.size_bytes)}"
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(f"**{plain(one.file.path)}** · {facts} · {_now(one)}", width="content")
                 _download(one, str(index))

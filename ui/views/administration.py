@@ -27,7 +27,7 @@ from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.data.status import size_of_spool, workspace_status
 from ui.formats import moment, number, size
-from ui.language import t, translated
+from ui.language import t, tn, translated
 from ui.workspaces import home_workspace
 
 __all__ = ["show"]
@@ -324,7 +324,10 @@ def _metrics() -> None:
             st.session_state["rebuilt"] = changes.rebuild_metrics()
     rebuilt = st.session_state.pop("rebuilt", None)
     if rebuilt is not None:
-        st.success(t("made again, with {count} sends", count=number(rebuilt)), icon=":material/check:")
+        st.success(
+            tn(rebuilt, "made again, with 1 send", "made again, with {count} sends", count=number(rebuilt)),
+            icon=":material/check:",
+        )
 
 
 def _rolled_up() -> None:
@@ -336,11 +339,13 @@ def _rolled_up() -> None:
         st.caption(t("No sends were rolled up yet."))
     else:
         st.caption(
-            t(
-                "The last roll-up, {time}: {sends} single sends of {runs} runs became counts of days; metrics.duckdb had {before} before and {after} after.",
+            tn(
+                last.sends,
+                "The last roll-up, {time}: 1 single send became a count of a day; metrics.duckdb had {before} before and {after} after.",
+                "The last roll-up, {time}: {sends} single sends of {runs} became counts of days; metrics.duckdb had {before} before and {after} after.",
                 time=moment(last.at, status.timezone),
                 sends=number(last.sends),
-                runs=number(last.runs),
+                runs=tn(last.runs, "1 run", "{count} runs", count=number(last.runs)),
                 before=size(last.before_bytes),
                 after=size(last.after_bytes),
             )

@@ -289,13 +289,17 @@ def _what_it_makes(count: RangeCount) -> str:
     elif count.messages is None:
         text = t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs)
     elif count.is_file:
-        text = t(
+        text = tn(
+            count.messages,
+            "**{runs}, about 1 row in files**, estimated from the last complete runs.",
             "**{runs}, about {rows} rows in files**, estimated from the last complete runs.",
             runs=runs,
             rows=number(count.messages),
         )
     else:
-        text = t(
+        text = tn(
+            count.messages,
+            "**{runs}, about 1 message**, estimated from the last complete runs.",
             "**{runs}, about {messages} messages**, estimated from the last complete runs.",
             runs=runs,
             messages=number(count.messages),

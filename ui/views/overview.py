@@ -286,7 +286,9 @@ def _week_before(week: dict[str, Any], before: dict[str, Any]) -> str:
     if not before["messages"]:
         return t("Nothing was sent in the week before.")
     change = _change(week["messages"], before["messages"])
-    return t(
+    return tn(
+        before["messages"],
+        "The week before, up to the same time: 1 message (now {change}), p90 {p90}, p99 {p99}.",
         "The week before, up to the same time: {messages} messages (now {change}), p90 {p90}, p99 {p99}.",
         messages=number(before["messages"]),
         change=change,
@@ -330,12 +332,14 @@ def _charts(scope: SendFilter, period: Period, compared: bool) -> None:
         notes = _notes(axis, scope)
         figure = charts.messages_per_day(seen.days, seen.rejected_days, seen.usual_days, axis, before, notes)
         total = sum(row["messages"] for row in seen.days)
-        alt = t("{count} messages in {days} days", count=number(total), days=period.days)
+        messages = tn(total, "1 message", "{count} messages", count=number(total))
+        days = tn(period.days, "1 day", "{count} days", count=period.days)
+        alt = t("{messages} in {days}", messages=messages, days=days)
         event = charts.show(figure, f"per_day_{axis[0]}_{len(axis)}", alt, select=("points",))
         st.caption(
             " ".join(
                 [
-                    f"{_span(axis)}: {tn(total, '1 message', '{count} messages', count=number(total))}.",
+                    f"{_span(axis)}: {messages}.",
                     *([_against_before(total, seen)] if compared else []),
                     t("By the day on which they were sent. A click on a day shows the runs that sent on it."),
                 ]
@@ -370,7 +374,9 @@ def _against_before(total: int, seen: Overview) -> str:
     before = seen.messages_before
     if not before:
         return t("Nothing was sent on the same days of the week before.")
-    return t(
+    return tn(
+        before,
+        "The same days of the week before: 1 message (now {change}).",
         "The same days of the week before: {messages} messages (now {change}).",
         messages=number(before),
         change=_change(total, before),
@@ -427,7 +433,7 @@ def _tables(scope: SendFilter, period: Period) -> None:
     written_files.show(scope)
     with st.container(border=True):
         st.subheader(t("Most frequent errors"), anchor=False)
-        nothing = t("no error in {days} days", days=period.days)
+        nothing = tn(period.days, "no error in 1 day", "no error in {days} days", days=period.days)
         _error_table(frequent_errors(scope, period.days, period.last), timezone, "frequent", nothing)
     with st.container(border=True):
         st.subheader(t("Errors of 24 hours"), anchor=False)

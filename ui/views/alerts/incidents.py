@@ -17,7 +17,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.jobs import all_jobs
 from ui.formats import ago, moment, number
-from ui.language import t, translated
+from ui.language import t, tn, translated
 from ui.views.alerts.silences import OPEN_SILENCE
 from ui.views.alerts.words import rule_title, severity_word
 
@@ -38,7 +38,8 @@ def show_incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zon
     for incident in newest[:MOST_CARDS]:
         _card(incident, silence_of(silences, incident), zone)
     if len(newest) > MOST_CARDS:
-        st.caption(t("{count} more are open:", count=number(len(newest) - MOST_CARDS)))
+        more = len(newest) - MOST_CARDS
+        st.caption(tn(more, "1 more is open:", "{count} more are open:", count=number(more)))
         table([_row(incident, zone) for incident in newest[MOST_CARDS:]], "alerts_more", most_px=300)
     _dialog(open_ones)
     if ended:

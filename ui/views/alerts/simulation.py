@@ -13,7 +13,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import moment, number
-from ui.language import t, translated
+from ui.language import t, tn, translated
 from ui.views.alerts.words import rule_title, severity_word
 
 __all__ = ["show_simulation"]
@@ -35,7 +35,7 @@ def show_simulation(rules: Mapping[str, Mapping[str, Any]]) -> None:
             t("In the last"),
             DAYS,
             index=1,
-            format_func=lambda count: t("{count} days", count=count) if count > 1 else t("1 day"),
+            format_func=lambda count: tn(count, "1 day", "{count} days", count=count),
             key="simulate_days",
             width=160,
         )
@@ -50,7 +50,9 @@ def show_simulation(rules: Mapping[str, Mapping[str, Any]]) -> None:
 def _result(found: Simulation) -> None:
     zone = workspace_status().timezone
     st.markdown(
-        t(
+        tn(
+            len(found.fired),
+            "**1** alert from {since} to {until}, {zone}",
             "**{count}** alerts from {since} to {until}, {zone}",
             count=number(len(found.fired)),
             since=moment(found.since, zone),

@@ -94,7 +94,9 @@ def _confirm_second_send(job: Job, at: datetime) -> bool | None:
     if sent is None:
         return None
     st.warning(
-        t(
+        tn(
+            sent.acknowledged,
+            "Run {run} has sent this scheduled time: readers see its message again on {topic}.",
             "Run {run} has sent this scheduled time: readers see its {count} messages again on {topic}.",
             run=sent.run_id,
             count=number(sent.acknowledged),
@@ -131,7 +133,9 @@ def _count(job: Job, first: date, last: date, *, again: bool) -> None:
         st.markdown(t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs))
     else:
         st.markdown(
-            t(
+            tn(
+                found.messages,
+                "**{runs}, about 1 message**, estimated from the last complete runs.",
                 "**{runs}, about {messages} messages**, estimated from the last complete runs.",
                 runs=runs,
                 messages=number(found.messages),

@@ -200,7 +200,9 @@ def _turning(found: TopicMessages, pages: list[str]) -> None:
     )
     if found.end == "bound":
         st.warning(
-            t(
+            tn(
+                found.left,
+                "{looked} More are not read at once; 1 is left. The next page goes on looking.",
                 "{looked} More are not read at once; {left} are left. The next page goes on looking.",
                 looked=looked,
                 left=number(found.left),
