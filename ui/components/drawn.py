@@ -25,10 +25,10 @@ export default function({ setStateValue }) {
 
 def meet_figure() -> None:
     """Draws a figure that nobody sees, if the session has drawn nothing yet."""
-    place = st.empty()  # in later drawings too: all else keeps its place
-    if DRAWN not in st.session_state:
-        with place.container(key="met"):
-            st.html("<style>.st-key-met { display: none }</style>")
+    with st.container(
+        key="met"
+    ):  # the header's style hides it; in later drawings too, so that all else keeps its place
+        if DRAWN not in st.session_state:
             st.metric("-", "")
 
 

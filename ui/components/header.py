@@ -29,7 +29,7 @@ NAMED_CLUSTERS = 2
 """So many clusters are named in the one line; more are counted."""
 LOGO = Path(__file__).parent.parent / "images" / "logo.svg"
 STYLE = """<style>
-div:has(> .st-key-frame-narrow) { display: none }
+div:has(> :is(.st-key-frame-narrow, .st-key-met)) { display: none }
 .st-key-frame, .st-key-frame-wide { flex-wrap: nowrap !important }
 .st-key-frame div { min-width: 0 }
 .st-key-frame > div:has(.st-key-frame-wide) { flex: 1 1 0 }
