@@ -47,6 +47,12 @@ def address(large, serve):
     return serve(large)
 
 
+BELOW_THE_HEADER = """
+['h1', '.st-key-frame'].map(one => document.querySelector(one).getBoundingClientRect().y).reduce((title, frame) => title - frame)
+"""
+"""How far the title is below the line at the top, in pixels."""
+
+
 @pytest.mark.parametrize(
     ("width", "locale", "many", "most"),
     sweep(
@@ -59,6 +65,7 @@ def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, 
     seen = visit("about:blank", locale=locale, viewport={"width": width, "height": 1200})
     seen.page.add_init_script(DRAWN)
     found: set[str] = set()
+    tops: dict[str, float] = {}
     for path in ("runs", f"runs?run={run.run_id}", "find?key=572680000123", ""):
         seen.page.goto(f"{address}/{path}")
         seen.page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
@@ -67,6 +74,8 @@ def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, 
         metrics = seen.page.get_by_test_id("stMetricValue").all()
         assert [m.inner_text() for m in metrics if m.evaluate(IS_CUT)] == []
         found |= {text["text"] for text in drawn}
+        tops[path] = seen.page.evaluate(BELOW_THE_HEADER)
+    assert tops[""] == tops["runs"]  # the figure that nobody sees takes no room
     assert width < 800 or {many, most} <= found
 
 
