@@ -25,9 +25,8 @@ export default function({ setStateValue }) {
 
 def meet_figure() -> None:
     """Draws a figure that nobody sees, if the session has drawn nothing yet."""
-    with st.container(
-        key="met"
-    ):  # the header's style hides it; in later drawings too, so that all else keeps its place
+    # The header's style hides the container. It is there in later drawings too, so that all else keeps its place.
+    with st.container(key="met"):
         if DRAWN not in st.session_state:
             st.metric("-", "")
 

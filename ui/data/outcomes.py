@@ -145,7 +145,11 @@ def _answer(day: date, outcomes: list[ScheduledOutcome], files: set[str]) -> Day
 def outcomes_by_job(days: int, *, folder: Path | None = None) -> dict[str, list[ScheduledOutcome]]:
     """Slug → the outcome of each scheduled time of the last days, today included, of every job.
 
-    `folder` is that of the workspace; None: that of the session. The outcomes are up to `CHECK_S` seconds old. A list in which nothing has changed is the same object as before.
+    They are up to `CHECK_S` seconds old. A list in which nothing has changed is the same object as before.
+
+    Args:
+        days: How many days.
+        folder: Of the workspace; None: that of the session.
     """
     return _outcomes_by_job(folder or data.root(), days)
 
