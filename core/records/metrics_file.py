@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -43,6 +45,14 @@ NEW_FILE = {"default_block_size": "65536"}
 costs 2 bytes a send; with 16 KB numbers are no longer compressed. A file that exists keeps its size of blocks."""
 FORMAT = 7
 """Version of metrics.duckdb; a file of another version is rebuilt from the spool."""
+
+
+# Of Windows.
+GENERIC_READ_WRITE = 0xC0000000
+SHARE_ALL = 7
+OPEN_EXISTING = 3
+ERROR_SHARING_VIOLATION = 32
+ERROR_LOCK_VIOLATION = 33
 
 
 class FileHeld(Exception):
@@ -88,9 +98,25 @@ def is_held(text: str) -> bool:
     """Returns whether DuckDB reports that another process, or another thread of this one, has the file open.
 
     `lock` is matched as a word, since the error of a damaged file names a "block".
+
+    Windows says it in its own language, so there the named file is opened once more and the number of the error counts.
     """
-    signs = r"\block\b|being used by another process|cannot access the file|unique file handle conflict"
-    return re.search(signs, text, re.IGNORECASE) is not None
+    if re.search(r"\block\b|unique file handle conflict", text, re.IGNORECASE):
+        return True
+    refused = re.search(r'Cannot open file "([^"]+)"', text)
+    return refused is not None and _is_shared_with_nobody(Path(refused[1]))
+
+
+def _is_shared_with_nobody(file: Path) -> bool:
+    if sys.platform == "win32":  # `open` only says that it may not
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel.CreateFileW.restype = ctypes.c_void_p
+        handle = kernel.CreateFileW(str(file), GENERIC_READ_WRITE, SHARE_ALL, None, OPEN_EXISTING, 0, None)
+        if handle == ctypes.c_void_p(-1).value:
+            return ctypes.get_last_error() in (ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION)
+        kernel.CloseHandle(ctypes.c_void_p(handle))
+        return True  # it was held a moment ago: nothing else forbids to open it
+    return False  # there DuckDB's own words say so
 
 
 def may_be_damage(error: duckdb.Error) -> bool:

@@ -63,7 +63,7 @@ def place(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path)
     workspace.queries_dir.mkdir()
     (workspace.queries_dir / "old.sql").write_bytes(SQL)
-    (workspace.queries_dir / "a.job.json").write_text(A_JOB, encoding="utf-8")
+    (workspace.queries_dir / "a.job.json").write_bytes(A_JOB.encode())
     (workspace.queries_dir / "b.job.json").write_text(
         json.dumps({"name": "B", "query": "./old.sql", "connection": "db"})
     )

@@ -112,7 +112,8 @@ def test_no_module_of_core_imports(library: str, everything: dict[str, object]):
 
 
 def test_importing_touches_no_connection_and_writes_no_file(everything: dict[str, object]):
-    assert everything["seen"] == []
+    # prometheus_client asks for the name of the system, and on Windows Python starts `ver` for that.
+    assert everything["seen"] == ([["subprocess.Popen", "None"]] if sys.platform == "win32" else [])
     assert everything["left"] == []
     assert everything["threads"] == 1
 
