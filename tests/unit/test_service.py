@@ -87,7 +87,7 @@ def test_uninstall_stops_first_and_asks_nothing():
 def test_linux_install_writes_the_unit_and_enables_it():
     file, reload, enable = steps("install", LINUX, system="linux")
     assert isinstance(file, WriteFile)
-    assert file.path == PurePosixPath("/etc/systemd/system/pstt-kafka.service")
+    assert file.path.as_posix() == "/etc/systemd/system/pstt-kafka.service"
     assert reload == Call(("systemctl", "daemon-reload"))
     assert enable == Call(("systemctl", "enable", "pstt-kafka.service"))
 
@@ -166,12 +166,15 @@ def test_a_step_that_may_fail_does_not_stop_the_rest(tmp_path: Path):
 
 def test_the_state_is_read_from_what_nssm_writes(tmp_path: Path):
     """NSSM writes UTF-16 into a pipe; a substitute does the same."""
+    answer = "import sys\nsys.stdout.buffer.write('SERVICE_RUNNING\\r\\n'.encode('utf-16-le'))\n"
     nssm = tmp_path / "nssm"
-    nssm.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.stdout.buffer.write('SERVICE_RUNNING\\r\\n'.encode('utf-16-le'))\n",
-        encoding="utf-8",
-    )
-    nssm.chmod(0o755)
+    if sys.platform == "win32":
+        nssm.with_suffix(".py").write_text(answer, encoding="utf-8")
+        nssm = nssm.with_suffix(".bat")
+        nssm.write_text(f'@"{sys.executable}" "{nssm.with_suffix(".py")}"\n', encoding="utf-8")
+    else:
+        nssm.write_text(f"#!{sys.executable}\n{answer}", encoding="utf-8")
+        nssm.chmod(0o755)
     assert status(WINDOWS, system="windows", nssm=str(nssm)) == (True, "SERVICE_RUNNING")
 
 
