@@ -6,6 +6,7 @@ cause is remembered and becomes part of the error of whatever fails because of i
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -59,6 +60,8 @@ VAGUE: frozenset[FailureKind] = frozenset({"closed", "tls", "plain_port", "tls_p
 """Causes that a client only guesses; a probe decides. A broker that shuts down during a login looks like one that refuses
 the login.
 """
+if os.name == "nt":  # librdkafka says why in the language of Windows
+    VAGUE |= {"unreachable"}
 GUESSED: frozenset[FailureKind] = frozenset({"closed", "plain_port", "tls_port"})
 """The vague causes of which only "the connection ended" remains if the probe finds no fault."""
 

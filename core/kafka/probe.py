@@ -105,6 +105,8 @@ def _probe_one(cluster: Cluster, host: str, port: int, timeout_s: float) -> Caus
         return Cause("unknown_host", f'host name "{host}" is not known ({(error.strerror or str(error)).lower()})')
     except TimeoutError:
         return Cause("unreachable", f"{place}: no answer within {timeout_s:g} s")
+    except ConnectionRefusedError:  # Windows would say it in its own language
+        return Cause("unreachable", f"{place}: connection refused")
     except OSError as error:
         return Cause("unreachable", f"{place}: {(error.strerror or str(error)).lower()}")
     with connection:
