@@ -246,9 +246,8 @@ class SqliteSource(PooledSource):
         """Yields the version and how the file is opened."""
         how = "may write (allow_writes)" if self.connection.allow_writes else "opened read-only"
         tables = raw.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]
-        yield CheckResult(
-            "pass", f"database {self.name}", f"SQLite {sqlite3.sqlite_version}, {tables} tables and views, {how}"
-        )
+        found = "1 table or view" if tables == 1 else f"{tables} tables and views"
+        yield CheckResult("pass", f"database {self.name}", f"SQLite {sqlite3.sqlite_version}, {found}, {how}")
 
     @property
     def place(self) -> str:

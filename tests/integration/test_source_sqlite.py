@@ -159,7 +159,7 @@ def test_second_statement_in_one_text_is_refused(file: Path) -> None:
 
 def test_check_tells_version_and_how_the_file_is_opened(file: Path) -> None:
     with closing(source_of(file)) as source:
-        assert source.check()[1].text == f"SQLite {sqlite3.sqlite_version}, 1 tables and views, opened read-only"
+        assert source.check()[1].text == f"SQLite {sqlite3.sqlite_version}, 1 table or view, opened read-only"
     with closing(source_of(file, allow_writes=True)) as source:
         assert "may write (allow_writes)" in source.check()[1].text
 
