@@ -165,6 +165,8 @@ def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
         yield f"no consumer group reads {Data(topic)} or has read it"
     for group in found.groups:
         lag = "never committed" if group.never_committed else f"lag {group.lag:,}"
+        if group.uncommitted and not group.never_committed:
+            lag += f"   {counted(group.uncommitted, 'message')} in partitions without a committed offset"
         state = Data(group.state).marked if group.state else "may not be seen"
         yield f"{Data(group.name)}   {lag}   {state}   {counted(len(group.members), 'member')}"
         for part in group.partitions:
@@ -222,6 +224,7 @@ def _group_document(group: ConsumerGroup) -> dict[str, Any]:
         "group": group.name,
         "state": group.state,
         "lag": group.lag,
+        "uncommitted": group.uncommitted,
         "never_committed": group.never_committed,
         "partitions": [
             {"partition": part.partition, "committed": part.committed, "end": part.end, "lag": part.lag}

@@ -46,6 +46,8 @@ class GroupLag:
     """Offset of the next message that it will read; None: it never committed one for this partition."""
     end: int
     """Offset of the next message that will be written."""
+    earliest: int = 0
+    """Offset of the oldest message that is still stored."""
 
     @property
     def lag(self) -> int | None:
@@ -70,6 +72,11 @@ class ConsumerGroup:
         """Messages that it has not read yet in the partitions for which it committed; None: it never committed."""
         known = [part.lag for part in self.partitions if part.lag is not None]
         return sum(known) if known else None
+
+    @property
+    def uncommitted(self) -> int:
+        """Messages in partitions for which it never committed: no lag counts them, and it may not have read them."""
+        return sum(part.end - part.earliest for part in self.partitions if part.committed is None)
 
     @property
     def never_committed(self) -> bool:
@@ -172,7 +179,9 @@ def _allowed(answer: Future[Any], timeout_s: float) -> Any:
 def _group(
     name: str, described: Any, committed: Mapping[int, int], topic: str, spans: Mapping[int, LogSpan]
 ) -> ConsumerGroup:
-    parts = tuple(GroupLag(number, committed.get(number), span.end) for number, span in sorted(spans.items()))
+    parts = tuple(
+        GroupLag(number, committed.get(number), span.end, span.earliest) for number, span in sorted(spans.items())
+    )
     if described is None:
         return ConsumerGroup(name, "", parts, ())
     members = tuple(

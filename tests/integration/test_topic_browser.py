@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from core.admin.group_offsets import GroupInUse, NoSuchGroup, plan_reset, reset_offsets
 from core.admin.topic_messages import MessageQuery, browse, consumer_groups, message_at
 from core.admin.topic_tail import TopicTail
+from core.cli.message_lines import group_lines
 from core.kafka.group_offsets import GroupIsRead, GroupOffsets
 from core.kafka.schema_registry import RegistryClient
 from core.model.connection import Cluster, SchemaRegistry
@@ -82,6 +83,7 @@ def test_groups_have_lag_and_members_and_nothing_of_ours_is_among_them(own_kafka
     cluster = Cluster("rig", kafka.plaintext)
     topic = kafka.create_topic(partitions=2)
     send(kafka, topic, *"abcde")
+    send(kafka, topic, "x", "y", partition=1)
     reading = f"reading-{topic}"
     settings = {"bootstrap.servers": kafka.plaintext, "auto.offset.reset": "earliest", "enable.auto.commit": False}
     done = Consumer(settings | {"group.id": f"done-{topic}"})
@@ -101,6 +103,8 @@ def test_groups_have_lag_and_members_and_nothing_of_ours_is_among_them(own_kafka
     behind, never = found.groups
     assert (behind.lag, behind.state, behind.members) == (2, "empty", ())
     assert [(part.committed, part.lag) for part in behind.partitions] == [(3, 2), (None, None)]
+    assert behind.uncommitted == 2
+    assert any("2 messages in partitions without a committed offset" in line for line in group_lines(topic, found))
     assert (never.lag, never.never_committed, never.state) == (None, True, "stable")
     assert [(m.client_id, m.partitions) for m in never.members] == [("one of ours", (0, 1))]
 

@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from core.kafka.consumer_groups import ConsumerGroup, GroupLag
 from core.kafka.mock_cluster import resolved
 from core.model.connection import Cluster
 from core.records.rights import Role
@@ -19,6 +20,7 @@ from ui import access, data
 from ui.data.failures import FailureMemory
 from ui.data.find import find_sends
 from ui.data.messages import failure_of, group_plan
+from ui.views.messages.groups import lag_words
 
 CLUSTER = Cluster("messages page", "", mock_brokers=1)
 TOPIC = "seen"
@@ -193,6 +195,18 @@ def test_a_cluster_that_does_not_answer_is_not_asked_again_until_the_button_is_u
     app.button(key="try_again_test").click().run()
     assert TOPIC in cells(app)
     assert failure_of("test") is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "sign"),
+    [
+        ((GroupLag(0, None, 9, 2), GroupLag(1, 5, 5)), "🟠"),  # seven messages of a partition that it never committed
+        ((GroupLag(0, None, 9, 9), GroupLag(1, 5, 5)), "🟢"),  # there is nothing to read
+        ((GroupLag(0, None, 9, 2), GroupLag(1, 3, 5)), "🟠 2 messages behind"),
+    ],
+)
+def test_a_group_is_green_only_if_no_message_can_be_unread(parts, sign):
+    assert lag_words(ConsumerGroup("billing", "empty", parts, ())).startswith(sign)
 
 
 def test_the_offsets_of_a_group_are_reset_after_what_changes_was_shown(empty, see, kafka, monkeypatch):

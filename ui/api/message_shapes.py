@@ -91,6 +91,9 @@ class ConsumerGroupRow(BaseModel):
     group: str
     state: str
     lag: int | None
+    uncommitted: int = Field(
+        description="Messages in partitions without a committed offset; `lag` does not count them."
+    )
     never_committed: bool
     partitions: list[GroupPartition]
     members: list[GroupMemberRow]

@@ -18,7 +18,7 @@ from ui.views.messages.reset import FOUND, RESETTING, show_reset
 if TYPE_CHECKING:
     from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
 
-__all__ = ["show_groups"]
+__all__ = ["lag_words", "show_groups"]
 
 
 def show_groups(cluster: str, topic: str) -> None:
@@ -79,16 +79,21 @@ def _group(group: ConsumerGroup, index: int) -> None:
                 icon=":material/help:",
             )
         else:
-            sign = "🟢" if not group.lag else "🟠"
-            behind = tn(group.lag or 0, "1 message behind", "{count} messages behind", count=number(group.lag))
-            st.markdown(f"**{sign} {behind if group.lag else t('It has read everything.')}**")
+            st.markdown(f"**{lag_words(group)}**")
         count = len(group.members)
         members = tn(count, "1 member", "{count} members", count=number(count)) if count else ""
         st.caption(" · ".join(filter(None, (_state(group.state), members))))
         rows = [_partition(group, part) for part in group.partitions]
         table(rows, f"group_{index}", most_px=320, missing=t("never committed"))
-        if not group.never_committed and any(part.committed is None for part in group.partitions):
-            st.caption(t("Partitions without a committed offset are not counted."))
+        if not group.never_committed and group.uncommitted:
+            st.caption(
+                tn(
+                    group.uncommitted,
+                    "1 message is in partitions for which it never committed an offset, and is not counted: it may be unread.",
+                    "{count} messages are in partitions for which it never committed an offset, and are not counted: they may be unread.",
+                    count=number(group.uncommitted),
+                )
+            )
         if group.members:
             table(
                 [
@@ -110,6 +115,15 @@ def _group(group: ConsumerGroup, index: int) -> None:
             help=_why_not(group),
         ):
             st.session_state[RESETTING] = group.name
+
+
+def lag_words(group: ConsumerGroup) -> str:
+    """How far a group is, green only if no message can be unread."""
+    if group.lag:
+        return f"🟠 {tn(group.lag, '1 message behind', '{count} messages behind', count=number(group.lag))}"
+    if group.uncommitted:
+        return f"🟠 {t('Everything is read where it committed an offset, but not every partition has one.')}"
+    return f"🟢 {t('It has read everything.')}"
 
 
 def _partition(group: ConsumerGroup, part: Any) -> dict[str, Any]:
