@@ -104,3 +104,11 @@ def test_a_channel_is_tested(place, see):
         assert not app.exception
         assert "teams took the message" in words(app)
         assert "Alerts reach this recipient" in json.loads(received.requests[0].body)["message"]
+
+
+def test_an_alert_names_its_job_as_every_other_view_does(place, see):
+    job = {"name": "Daily traces", "query": "a.sql", "connection": "pg", "kafka_config": {"topic": "t"}}
+    (place.folder / "queries" / "cdg-001.job.json").write_text(json.dumps(job), encoding="utf-8")
+    with outbox_of(place) as outbox:
+        outbox.apply([begin_incident("job_failed", "cdg-001", None, "failed", now(), severity="warning")])
+    assert "**Job failed** · Daily traces" in words(see("alerts"))

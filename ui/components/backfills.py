@@ -15,6 +15,7 @@ from ui.access import may
 from ui.components.problem import fragment
 from ui.components.runner_requests import follow
 from ui.components.text import plain
+from ui.data.filters import job_name
 from ui.data.status import workspace_status
 from ui.formats import day_of_year, duration, moment, number
 from ui.language import t, tn, translated
@@ -108,7 +109,9 @@ def _one(found: BackfillReport, *, runner_is_alive: bool) -> None:
     backfill, progress = found.backfill, found.progress
     first, last = date.fromisoformat(backfill.first_day), date.fromisoformat(backfill.last_day)
     days = f"{day_of_year(first)} – {day_of_year(last)}"
-    st.markdown(f"**{plain(backfill.job)}** · {plain(days)} · {_word(backfill.state)} · {plain(_counts(found))}")
+    st.markdown(
+        f"**{plain(job_name(backfill.job))}** · {plain(days)} · {_word(backfill.state)} · {plain(_counts(found))}"
+    )
     if backfill.finished_at is None:
         st.progress(progress.ended / progress.total if progress.total else 1.0, text=_time_left(found))
         if backfill.paused_by_itself:

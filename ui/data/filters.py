@@ -12,7 +12,7 @@ from ui import data
 from ui.data.jobs import jobs_of
 from ui.data.status import status_of
 
-__all__ = ["FilterChoices", "filter_choices"]
+__all__ = ["FilterChoices", "filter_choices", "job_name"]
 
 TTL_S = 20
 
@@ -31,6 +31,13 @@ class FilterChoices:
 def filter_choices() -> FilterChoices:
     """The values of each filter, up to 20 s old."""
     return _filter_choices(data.root())
+
+
+def job_name(slug: str) -> str:
+    """The name of a job, deleted or not, with its slug where two jobs have the same name; else what was given."""
+    names = filter_choices().jobs
+    name = names.get(slug, slug)
+    return name if list(names.values()).count(name) < 2 else f"{name} ({slug})"
 
 
 @st.cache_data(ttl=TTL_S, show_spinner=False, max_entries=32)

@@ -19,7 +19,7 @@ from ui.data.jobs import all_jobs
 from ui.formats import ago, moment, number
 from ui.language import t, tn, translated
 from ui.views.alerts.silences import OPEN_SILENCE
-from ui.views.alerts.words import rule_title, severity_word
+from ui.views.alerts.words import rule_title, severity_word, subject_name
 
 __all__ = ["show_incidents"]
 
@@ -61,7 +61,7 @@ def _row(incident: Incident, zone: str) -> dict[str, str]:
     known = f"{incident.acknowledged_by}: {incident.note}".removesuffix(": ") if incident.acknowledged_at else ""
     return {
         t("Rule"): rule_title(incident.rule),
-        t("Subject"): incident.subject,
+        t("Subject"): subject_name(incident.rule, incident.subject),
         t("Severity"): severity_word(incident.severity),
         t("Began"): moment(incident.first_true_at, zone),
         t("Ended"): moment(incident.ended_at, zone),
@@ -78,7 +78,10 @@ def _card(incident: Incident, silence: Silence | None, zone: str) -> None:
                 st.badge(severity_word("critical"), icon=":material/error:", color="red")
             else:
                 st.badge(severity_word("warning"), icon=":material/warning:", color="orange")
-            st.markdown(f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}", width="content")
+            st.markdown(
+                f"**{plain(rule_title(incident.rule))}** · {plain(subject_name(incident.rule, incident.subject))}",
+                width="content",
+            )
             if incident.acknowledged_at is not None:
                 st.badge(
                     t("acknowledged by {who}", who=plain(incident.acknowledged_by)),
@@ -137,7 +140,7 @@ def _dialog(open_ones: Sequence[Incident]) -> None:
     @st.dialog(t("Acknowledge this alert?"), on_dismiss=_close)
     @guarded
     def dialog() -> None:
-        st.markdown(f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}")
+        st.markdown(f"**{plain(rule_title(incident.rule))}** · {plain(subject_name(incident.rule, incident.subject))}")
         st.markdown(t("It stays in the list with your name. A job that still fails is not mailed again."))
         note = st.text_area(t("Note for the others"), key="acknowledge_note", max_chars=1_000)
         if st.button(t("Acknowledge"), key="confirm_acknowledge", icon=":material/check:"):

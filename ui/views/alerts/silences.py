@@ -14,6 +14,7 @@ from ui import changes, data
 from ui.access import may
 from ui.components.problem import guarded
 from ui.components.text import plain
+from ui.data.filters import job_name
 from ui.data.jobs import all_jobs
 from ui.data.status import workspace_status
 from ui.formats import moment, until
@@ -49,7 +50,7 @@ def show_silences(zone: str) -> None:
 
 def _words(silence: Silence, zone: str) -> str:
     rule = rule_title(silence.rule) if silence.rule else t("every rule")
-    subject = plain(silence.subject) if silence.subject else t("every subject")
+    subject = plain(job_name(silence.subject)) if silence.subject else t("every subject")
     end = f"{moment(silence.until, zone)} ({until(silence.until, data.now())})"
     line = f"**{plain(rule)}** · {subject}  \n{t('until {time}, by {who}', time=end, who=plain(silence.made_by))}"
     return f"{line}: {plain(silence.note)}" if silence.note else line
@@ -78,7 +79,7 @@ def _dialog() -> None:
             t("Job or cluster"),
             subjects,
             index=subjects.index(asked[1]),
-            format_func=lambda name: name or t("every one"),
+            format_func=lambda name: job_name(name) if name else t("every one"),
             key="silence_subject",
         )
         end = _end()

@@ -14,7 +14,7 @@ from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import moment, number
 from ui.language import t, tn, translated
-from ui.views.alerts.words import rule_title, severity_word
+from ui.views.alerts.words import rule_title, severity_word, subject_name
 
 __all__ = ["show_simulation"]
 
@@ -78,7 +78,7 @@ def _result(found: Simulation) -> None:
             [
                 {
                     t("Rule"): rule_title(one.rule),
-                    t("Subject"): one.subject,
+                    t("Subject"): subject_name(one.rule, one.subject),
                     t("Began"): moment(one.opened_at, zone),
                     t("Ended"): moment(one.ended_at, zone) if one.ended_at else t("still goes on"),
                     t("What"): translated(one.text),

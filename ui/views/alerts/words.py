@@ -1,10 +1,12 @@
-"""Names of rules and severities in the language of the session."""
+"""Names of rules, their subjects and severities in the language of the session."""
 
 from __future__ import annotations
 
+from core.notify.rules import OF_JOBS
+from ui.data.filters import job_name
 from ui.language import t
 
-__all__ = ["rule_title", "severity_word"]
+__all__ = ["rule_title", "severity_word", "subject_name"]
 
 
 def rule_title(rule: str) -> str:
@@ -24,3 +26,8 @@ def rule_title(rule: str) -> str:
 def severity_word(severity: str) -> str:
     """Returns the name of a severity."""
     return t("critical") if severity == "critical" else t("warning")
+
+
+def subject_name(rule: str, subject: str) -> str:
+    """Returns what a rule is about: the name of a job, where it is about jobs."""
+    return job_name(subject) if rule in OF_JOBS else subject
