@@ -20,6 +20,7 @@ __all__ = [
     "moment",
     "month_short",
     "number",
+    "quantity",
     "share",
     "size",
     "span",
@@ -36,6 +37,11 @@ def number(value: float | None, digits: int = 0) -> str:
         return NOTHING
     pattern = "#,##0" + ("." + "0" * digits if digits else "")
     return format_decimal(value, format=pattern, locale=_locale())
+
+
+def quantity(value: float) -> str:
+    """`18,543`, `1.5`: with the decimal digits that it has, at most three."""
+    return format_decimal(value, format="#,##0.###", locale=_locale())
 
 
 def share(rate: float | None) -> str:

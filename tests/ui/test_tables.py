@@ -138,3 +138,12 @@ def test_a_column_that_says_the_usual_in_each_row_is_left_out():
         {"Run": "b", "Key": "other"},
     ]
     assert tables.without_usual([*rows, {"Run": "c", "Attempt": 2}], {"Attempt": 1})[0] == rows[0]
+
+
+def test_numbers_have_the_signs_of_the_chosen_language_whatever_the_browser_has(monkeypatch):
+    monkeypatch.setattr("ui.formats.current", lambda: "it")
+    drawn = tables._drawn([{"n": 1256, "x": 1.5, "none": 1000, "s": "a"}, {"n": 3, "x": 2.0, "none": None, "s": "b"}])
+    html = drawn.to_html()
+    assert all(f">{text}</td>" in html for text in ("1.256", "1,5", "1.000", "3", "2", "a", "b"))
+    few = [{"n": 1, "s": "a"}]
+    assert tables._drawn(few) == few  # nothing to write otherwise

@@ -48,7 +48,7 @@ class Grid {
     const scrolled = this.data ? [frame.scrollLeft, frame.scrollTop] : null;
     this.data = data;
     this.frame = frame;
-    this.numbers = new Intl.NumberFormat(data.language);
+    this.numbers = new Intl.NumberFormat(data.language, { useGrouping: "always" });
     if (!this.is_new) this.mark = this.chosen();
     this.marked_row = this.mark?.row; // its cells are painted when they are filled
     this.set_theme();

@@ -10,19 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from ui.components.text import plain
 from ui.components.verdict import HEX_COLOURS, coloured, known_colours
 from ui.components.viewport import is_narrow
-from ui.formats import number
+from ui.formats import number, quantity
 from ui.language import t
 
 __all__ = ["choose", "table", "text_table", "without_usual"]
 
 ROW_PX = 35
 MOST_PX = 760
-NAME_PX = 190
+NAME_PX, TEXT_PX = 190, 440
+"""The width of a column with long names, and of one with sentences."""
 SHORT_TEXT = 32
 """Texts up to so many letters are never cut off: they may end in a number, such as an offset."""
 LETTER_PX = {**dict.fromkeys("0123456789", 7.1), **dict.fromkeys(" .,:;'|!ijlI", 4.2), **dict.fromkeys("mwMW%@", 12.0)}
@@ -131,17 +133,26 @@ def text_table(rows: Sequence[dict[str, str]], key: str, label: str) -> None:
 
 
 def choose(
-    rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()
+    rows: Sequence[dict[str, Any]],
+    key: str,
+    *,
+    most_px: int = MOST_PX,
+    names: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> int | None:
-    """Draws rows of which one can be selected. Returns its index; None: none is. Arguments as of `table`."""
+    """Draws rows of which one can be selected. Returns its index; None: none is.
+
+    Arguments as of `table`; `texts` are columns of sentences, which get more room than the others.
+    """
     if is_narrow():
         return _choose_card(rows, key)
     event = st.dataframe(
         _drawn(rows),
         hide_index=True,
         key=key,
-        column_config=_config(rows, names),
+        column_config=_config(rows, names, texts),
         height=_height(rows, most_px),
+        placeholder="–",
         on_select="rerun",
         selection_mode="single-row",
     )
@@ -214,17 +225,18 @@ def _caption(row: dict[str, Any]) -> str:
     return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
-def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], texts: Sequence[str] = ()) -> dict[str, Any]:
     """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
-    found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
+    widths = {**dict.fromkeys(names, NAME_PX), **dict.fromkeys(texts, TEXT_PX)}
+    found: dict[str, Any] = {name: st.column_config.Column(width=width) for name, width in widths.items()}
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows if row.get(name) is not None]
         if _is_verdict(values):
             found[name] = _labels(name, values)
         elif values and all(_is_number(value) for value in values):
-            width = _width_px(name, map(_written, values))
-            found[name] = st.column_config.NumberColumn(format="localized", width=width)
-        elif name not in names and _is_short(values):
+            width = _width_px(name, map(quantity, values))
+            found[name] = st.column_config.NumberColumn(width=width)
+        elif name not in widths and _is_short(values):
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values)))
     return found
 
@@ -233,12 +245,23 @@ def _is_short(values: Sequence[Any]) -> bool:
     return 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT
 
 
-def _drawn(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The rows, with what is drawn as a coloured label in a list."""
-    columns = [name for name in (rows[0] if rows else ()) if _is_verdict([row[name] for row in rows if row.get(name)])]
-    if not columns:
-        return rows
-    return [{name: [v] if v and name in columns else v for name, v in row.items()} for row in rows]
+def _drawn(rows: Sequence[dict[str, Any]]) -> Any:
+    """The rows, with what is drawn as a coloured label in a list, and numbers in the language of the session.
+
+    Without these texts the browser writes numbers in its own language, and Italian thousands without their point.
+    """
+    names = list(rows[0] if rows else ())
+    labels = [name for name in names if _is_verdict([row[name] for row in rows if row.get(name)])]
+    drawn = [{name: [v] if v and name in labels else v for name, v in row.items()} for row in rows]
+    numbers = [name for name in names if any(_needs_text(row.get(name)) for row in rows)]
+    if not numbers:
+        return drawn
+    return pd.DataFrame(drawn).style.format(quantity, subset=numbers, na_rep="")
+
+
+def _needs_text(value: Any) -> bool:
+    """Whether a number has a separator."""
+    return _is_number(value) and (abs(value) >= 1000 or value % 1 != 0)
 
 
 def _is_verdict(values: Sequence[Any]) -> bool:
@@ -262,11 +285,6 @@ def _labels(name: str, values: Sequence[str]) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _written(value: float) -> str:
-    """A number as the browser writes it: with separators, and with three decimals where it has any."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
 def _width_px(heading: str, texts: Iterable[str], share: float = 1) -> int:
