@@ -35,7 +35,7 @@ def test_a_day_opens_with_what_became_of_its_times(worked, see):
     app.selectbox(key="calendar_job").select("export").run()
     app.date_input(key="calendar_day").set_value(missing_day(worked)).run()
     assert "? missing" in words(app)
-    assert "it was never started: no runner worked" in cells(app)
+    assert "it was never started: no runner worked" in words(app)
 
 
 def test_sending_a_range_again_tells_how_many_messages_and_asks_the_runner(spoilt, see):

@@ -147,3 +147,13 @@ def test_numbers_have_the_signs_of_the_chosen_language_whatever_the_browser_has(
     assert all(f">{text}</td>" in html for text in ("1.256", "1,5", "1.000", "3", "2", "a", "b"))
     few = [{"n": 1, "s": "a"}]
     assert tables._drawn(few) == few  # nothing to write otherwise
+
+
+@pytest.mark.parametrize("width", sweep([1280, 390], always=[390]))
+def test_the_figures_of_the_overview_stand_one_below_the_other(address, visit, width):
+    seen = visit(address, viewport={"width": width, "height": 1000})
+    for card in ("figures_today", "figures_week"):
+        metrics = seen.page.locator(f".st-key-{card} [data-testid=stMetric]")
+        metrics.nth(3).wait_for()
+        left = [round(metrics.nth(index).bounding_box()["x"]) for index in range(4)]
+        assert left[0] == left[2] < left[1] == left[3]

@@ -21,7 +21,7 @@ from ui.components.day_note import edit_note
 from ui.components.links import address, go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
-from ui.components.tables import choose
+from ui.components.tables import choose, without_usual
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, verdict_word
 from ui.data.filters import filter_choices
@@ -205,7 +205,11 @@ def _times(slots: list[ScheduledOutcome], key: str, *, is_file: bool) -> None:
         }
         for slot in slots
     ]
-    index = choose(rows, key, most_px=360)
+    reasons = {row[t("Why")] for row in rows}
+    only = reasons.pop() if len(reasons) == 1 else None  # one reason is below the table, where it is not cut off
+    index = choose(without_usual(rows, {t("Attempts"): 1, t("Why"): only}), key, most_px=360, texts=[t("Why")])
+    if only:
+        st.markdown(f"**{t('Why')}**: {plain(only)}")
     st.caption(t("Select a row to open its run."))
     if index is not None and (run := slots[index].run):
         go("runs", run=run.run_id)

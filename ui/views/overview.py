@@ -8,7 +8,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals
@@ -21,7 +20,7 @@ from ui.components.runner_requests import progress
 from ui.components.tables import choose
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, error_word, verdict_word
-from ui.data.filters import FilterChoices, filter_choices
+from ui.data.filters import FilterChoices, filter_choices, job_name
 from ui.data.jobs import ActiveJob, active_jobs
 from ui.data.notes import notes_between
 from ui.data.outcomes import DayAnswer, today_and_yesterday
@@ -43,6 +42,13 @@ __all__ = ["show", "warm_up"]
 
 EVERY_S = 10
 """Seconds between two drawings of the figures."""
+_FIGURES_STYLE = """<style>
+[class*="st-key-figures_"] { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start }
+[class*="st-key-figures_"] [data-testid="stMetricDelta"], [class*="st-key-figures_"] [data-testid="stMetricDelta"] * {
+  white-space: normal; height: auto;
+}
+</style>"""
+"""Two in a row, one below the other: nine digits are as wide as half a card."""
 MOST_DAYS = 366
 """Of a period that is given by its dates."""
 
@@ -243,22 +249,19 @@ def _numbers(scope: SendFilter, period: Period) -> None:
     week: dict[str, Any] = seen.summary["last_7_days"]
     local = seen.at.astimezone(ZoneInfo(timezone)).date()
     left, right = st.columns(2, gap="medium")
-    # Two in a row: nine digits are as wide as half a card.
+    st.html(_FIGURES_STYLE)
     with left, st.container(border=True, height="stretch"):
         st.subheader(t("Today {day}", day=day_short(local)), anchor=False)
-        with _pair():
-            compared = _against_usual(today["messages"], seen, local)
-            st.metric(t("Sent"), number(today["messages"]), width="content" if compared else "stretch", **compared)
+        with st.container(key="figures_today"):
+            st.metric(t("Sent"), number(today["messages"]), **_against_usual(today["messages"], seen, local))
             st.metric(t("Success"), share(today["success_rate"]))
-        with _pair():
             _errors_of_today(today["errors"], seen.rejected_today)
             st.metric(t("Avg latency"), milliseconds(today["avg_latency_ms"]))
     with right, st.container(border=True, height="stretch"):
         st.subheader(t("Last 7 days"), anchor=False)
-        with _pair():
+        with st.container(key="figures_week"):
             st.metric(t("Messages"), number(week["messages"]))
             st.metric(t("A day"), number(week["messages_per_day"]))
-        with _pair():
             st.metric("p90", milliseconds(week["latency_ms"]["p90"]))
             st.metric("p99", milliseconds(week["latency_ms"]["p99"]))
         st.caption(_week_before(week, seen.week_before))
@@ -301,11 +304,6 @@ def _change(now: int, before: int) -> str:
     """`▲ 3 %`, `▼ 12 %`, `= 0 %`."""
     percent = round((now - before) / before * 100)
     return f"{'▲' if percent > 0 else '▼' if percent < 0 else '='} {number(abs(percent))} %"
-
-
-def _pair() -> DeltaGenerator:
-    """A row of two figures of the same width."""
-    return st.container(horizontal=True, gap="small")
 
 
 def _against_usual(sent: int, seen: Overview, today: date) -> dict[str, Any]:
@@ -356,7 +354,7 @@ def _notes(axis: list[date], scope: SendFilter) -> dict[date, list[str]]:
     found: dict[date, list[str]] = {}
     for note in notes_between(axis[0], axis[-1]):
         if scope.job in (None, note.job):
-            found.setdefault(note.day, []).append(f"{note.job}: {note.text}")
+            found.setdefault(note.day, []).append(f"{job_name(note.job)}: {note.text}")
     return found
 
 
@@ -462,7 +460,7 @@ def _error_table(errors: list[CountedError], timezone: str, key: str, nothing: s
     if not rows:
         st.markdown(f":green[✔] {nothing}")
         return
-    chosen = choose(rows, f"errors_{key}", most_px=400, names=[t("Error")])
+    chosen = choose(rows, f"errors_{key}", most_px=400, texts=[t("Error")])
     st.caption(t("Select one to open the newest run that had it."))
     if chosen is not None and errors[chosen].last_run:
         go("runs", run=errors[chosen].last_run)
