@@ -192,6 +192,11 @@ def read_cause(words: str) -> Cause | None:
     return None
 
 
+def _tried(why: str, waited_s: float) -> str:
+    """Adds how long it was tried, as a text of its own: it is translated apart from the cause."""
+    return ", ".join([why, f"tried for {waited_s:g} s"]) if waited_s else why
+
+
 class Diagnosis:
     """Creates the errors of one cluster and remembers what its client reported.
 
@@ -301,17 +306,17 @@ class Diagnosis:
         if uses_tokens(self.cluster) and (problem := token_source(self.cluster).problem):
             return problem
         cause = self.cause
-        waited = f", tried for {waited_s:.0f} s" if waited_s >= 1 else ""
+        waited_s = round(waited_s)
         if cause is None:
             return BrokerUnavailable(
                 f"no broker of {self.place} answers",
-                why=f"the connection works, but no answer came{waited}",
+                why=_tried("the connection works, but no answer came", waited_s),
                 remedy="look at the broker's load and log",
             )
-        return self.of_cause(cause, waited)
+        return self.of_cause(cause, waited_s)
 
-    def of_cause(self, cause: Cause, waited: str = "") -> PsttError:
-        """Returns the error for a cause."""
+    def of_cause(self, cause: Cause, waited_s: float = 0.0) -> PsttError:
+        """Returns the error for a cause, after so many seconds of attempts."""
         advice = ADVICE[cause.kind]
         remedy = advice.remedy
         if cause.kind in ("unknown_host", "unreachable") and not self._is_ours(cause.words):
@@ -321,7 +326,7 @@ class Diagnosis:
             cause = Cause("login", _CHECK_LOGIN[self.cluster.sasl_mechanism][0])
             if uses_tokens(self.cluster):
                 token_source(self.cluster).discard()  # the next attempt fetches another one
-        words = cause.words + (waited if advice.error.is_retriable else "")
+        words = _tried(cause.words, waited_s if advice.error.is_retriable else 0.0)
         if advice.error is ConfigError:
             return ConfigError(what, why=words, remedy=remedy, key=KEYS[cause.kind])
         return advice.error(what, why=words, remedy=remedy)
@@ -331,7 +336,7 @@ class Diagnosis:
         waited_s = self.cluster.delivery_timeout_ms / 1000
         cause = self.cause
         if cause is not None:
-            return self.of_cause(cause, f", tried for {waited_s:g} s")
+            return self.of_cause(cause, waited_s)
         return DeliveryTimeout(
             f'no acknowledgement from topic "{topic}" of {self.place}',
             why=f"none within {waited_s:g} s",

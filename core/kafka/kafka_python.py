@@ -532,7 +532,7 @@ class KafkaPythonPublisher:
                 except (client_errors.KafkaError, AssertionError, KeyError, ValueError, OSError) as failure:
                     error = self._not_opened(failure, cause, timeout_s)
             else:
-                error = self.diagnosis.of_cause(cause, f", tried for {timeout_s:g} s")
+                error = self.diagnosis.of_cause(cause, timeout_s)
             if not error.is_retriable or self._clock() >= deadline:
                 raise error from None
             time.sleep(min(self.cluster.retry_backoff_ms / 1000, 1.0))

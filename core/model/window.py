@@ -85,6 +85,7 @@ class RunWindow:
     @property
     def text(self) -> str:
         """In one line, for people."""
-        begin = f"after {self.after.text}" if self.after else "from the first row"
-        end = f" up to {self.end.text}" if self.end else ": nothing new"
-        return f"{self.column_name} {begin}{end}"
+        name, after, end = self.column_name, self.after, self.end
+        if after is None:
+            return f"{name} from the first row up to {end.text}" if end else f"{name} from the first row: nothing new"
+        return f"{name} after {after.text} up to {end.text}" if end else f"{name} after {after.text}: nothing new"

@@ -24,8 +24,11 @@ from core.cli.render import (
     whole_run_lines,
 )
 from core.errors import PsttError
+from core.kafka.diagnosis import Cause, Diagnosis
 from core.language import Data, chosen_language, label, translated, translated_line
 from core.model.check_result import CheckResult
+from core.model.connection import Cluster
+from core.model.window import RunWindow
 from core.notify.alert_messages import alert_notification, failure_notification
 from core.notify.daily_report import DailyReport, JobReport, daily_report_notification
 from core.notify.incidents import Incident
@@ -376,3 +379,27 @@ def test_the_folder_of_the_workspace_is_found_before_the_command_line_is_read():
     assert _folder(["core", "runs", "--workspace=b"], {"PSTT_WORKSPACE": "c"}) == Path("b")
     assert _folder(["core", "runs", "--workspace"], {"PSTT_WORKSPACE": "c"}) == Path("c")
     assert _folder(["core"], {}) == Path()
+
+
+def test_how_long_a_cluster_was_tried_is_translated_beside_any_cause():
+    diagnosis = Diagnosis(Cluster("rig", "a:1"), look=lambda _: None)
+    error = diagnosis.of_cause(Cause("unreachable", "a:1: connection refused"), 2.5)
+    assert error.text == 'no broker of cluster "rig" (a:1) answers: a:1: connection refused, tried for 2.5 s'
+    assert translated(error.text, "it").endswith(" risponde: a:1: connessione rifiutata, provato per 2,5 s")
+    silent = diagnosis.no_contact(10.2)
+    assert silent.text.endswith(": the connection works, but no answer came, tried for 10 s")
+    assert translated(silent.text, "it").endswith("non è arrivata risposta, provato per 10 s")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        ("", "60000", "ID dalla prima riga fino a 60000"),
+        ("", "", "ID dalla prima riga: niente di nuovo"),
+        ("5", "", "ID dopo 5: niente di nuovo"),
+        ("5", "7", "ID dopo 5 fino a 7"),
+    ],
+)
+def test_the_rows_of_an_incremental_run_are_translated(low, high, says):
+    window = RunWindow("r", "j", "ID", "integer", "", 1, low, "", "", high, "", None, True)
+    assert translated(window.text, "it") == says
