@@ -14,6 +14,7 @@ from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
 from ui.access import CurrentUser
+from ui.components import charts
 from ui.components.verdict import equation, subject
 from ui.data.overview import overview_figures
 from ui.data.runs import rejects_csv
@@ -133,6 +134,22 @@ def test_a_run_to_a_file_speaks_of_rows_written_and_names_its_file(worked):
     assert equation(failed) == "500 read, 0 written, 5 rejected"
     assert subject(written).endswith(r" → exports\/a\.csv")
     assert subject(failed).endswith(" → a file")
+
+
+def test_latencies_are_drawn_where_they_are_with_gaps_between_them():
+    buckets = [{"from_ms": 0.1 * 1.03 ** (n - 1), "to_ms": 0.1 * 1.03**n, "messages": 10} for n in (180, 181, 190, 260)]
+    figure = charts.histogram(buckets, {"p50": 22.0, "p90": 23.0, "p99": 200.0})
+    (bars,) = figure.data
+    assert figure.layout.xaxis.type == "log"
+    assert sum(bars.y) == 40
+    edges = [(x - width / 2, x + width / 2) for x, width in zip(bars.x, bars.width, strict=True)]
+    for bucket in buckets:
+        assert any(low <= bucket["from_ms"] * 1.001 and bucket["to_ms"] <= high * 1.001 for low, high in edges)
+    assert edges[-1][0] > 6 * edges[-2][1]  # nobody waited between 28 and 211 ms
+    assert [mark.text for mark in figure.layout.annotations] == ["p50 · p90", "p99"]
+    first = {"from_ms": 0, "to_ms": 0.1, "messages": 3}
+    alone = charts.histogram([first], {"p50": None})
+    assert (len(alone.data[0].x), list(alone.data[0].y)) == (1, [3])
 
 
 def test_a_run_shows_what_was_read_back_and_its_warnings(spoilt, see):

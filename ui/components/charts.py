@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -43,6 +45,15 @@ MARGIN_PX = 48
 DIGIT_PX = 7
 MOST_MARKS = 200
 """Each marker is an SVG element of its own: a thousand take a second to draw."""
+BUCKET = 1.03
+"""How much longer the longest latency of a bucket is than that of the one before."""
+MOST_BARS = 40
+AROUND, NARROWEST = 1.15, 4.0
+"""Free room beside the bars, and the least that the axis spans, as factors."""
+_ROUND_MS = [factor * 10.0**power for power in range(-2, 8) for factor in (1, 2, 5)]
+MOST_TICKS = 12
+LABEL_SHARE = 0.06
+"""The part of the axis that a label needs."""
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
@@ -270,22 +281,79 @@ def throughput(hours: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], 
     return figure
 
 
-def histogram(buckets: Sequence[dict[str, Any]]) -> go.Figure:
-    """How long the acknowledgements of one run took. The axis is logarithmic, as the buckets are."""
+def histogram(buckets: Sequence[dict[str, Any]], percentiles: Mapping[str, float | None]) -> go.Figure:
+    """How long the acknowledgements of one run took, on a logarithmic axis, with its percentiles as lines.
+
+    A bar is as wide as its latencies, and a latency that no message had is a gap: the tail is as far away as it is.
+
+    Args:
+        buckets: `from_ms, to_ms, messages`, rising; each is 3 % wider than the one before.
+        percentiles: Name → milliseconds.
+    """
     figure = _figure(240)
-    step = max(1, -(-len(buckets) // 40))
-    groups = [buckets[start : start + step] for start in range(0, len(buckets), step)]
+    bars = _joined(buckets)
     figure.add_bar(
-        x=[_between(group[0]["from_ms"], group[-1]["to_ms"]) for group in groups],
-        y=[sum(bucket["messages"] for bucket in group) for group in groups],
-        marker_color=PALETTE[0],
-        hovertemplate="%{x}: %{y:,}<extra></extra>",
+        x=[(low + high) / 2 for low, high, _ in bars],
+        width=[high - low for low, high, _ in bars],
+        y=[messages for _, _, messages in bars],
+        marker={"color": PALETTE[0], "line": {"width": 0}},
+        customdata=[_between(low, high) for low, high, _ in bars],
+        hovertemplate="%{customdata} ms: %{y:,}<extra></extra>",
     )
-    figure.update_layout(bargap=0.05, showlegend=False)
-    figure.update_xaxes(title=t("acknowledged within, ms"), type="category", nticks=12, tickangle=0, automargin=True)
-    highest = max((sum(bucket["messages"] for bucket in group) for group in groups), default=0)
-    _round_axis(figure, highest, whole=True)
+    low, high = bars[0][0] / AROUND, bars[-1][1] * AROUND
+    wider = max(1.0, math.sqrt(NARROWEST * low / high))
+    ends = [low / wider, high * wider]
+    ticks = [value for value in _ROUND_MS if ends[0] <= value <= ends[1]]
+    if len(ticks) > MOST_TICKS:
+        ticks = [value for value in ticks if math.log10(value).is_integer()]
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(
+        title=t("acknowledged within, ms"),
+        type="log",
+        range=[math.log10(end) for end in ends],
+        tickvals=ticks,
+        ticktext=[number(value, 1 if value < 1 else 0) for value in ticks],
+        automargin=True,
+    )
+    _round_axis(figure, max(messages for _, _, messages in bars), whole=True)
+    _mark(figure, percentiles, math.log10(ends[1] / ends[0]))
     return figure
+
+
+def _joined(buckets: Sequence[dict[str, Any]]) -> list[tuple[float, float, int]]:
+    """Lowest and highest latency and messages of each bar; neighbours are joined where there would be too many bars."""
+    edges = [(max(one["from_ms"], one["to_ms"] / BUCKET), one["to_ms"], one["messages"]) for one in buckets]
+    first = edges[0][0]
+
+    def place(of_ms: float) -> int:
+        return round(math.log(of_ms / first, BUCKET))
+
+    step = -(-place(edges[-1][1]) // MOST_BARS)
+    counts: Counter[int] = Counter()
+    for low, _, messages in edges:
+        counts[place(low) // step] += messages
+    return [
+        (first * BUCKET ** (bar * step), first * BUCKET ** ((bar + 1) * step), messages)
+        for bar, messages in sorted(counts.items())
+    ]
+
+
+def _mark(figure: go.Figure, percentiles: Mapping[str, float | None], decades: float) -> None:
+    """Draws a line for each percentile; those side by side have one label."""
+    labels: list[tuple[float, list[str]]] = []
+    for name, value in percentiles.items():
+        if not value:
+            continue
+        figure.add_vline(x=value, line={"color": PALETTE[1], "dash": "dot", "width": 1.5})
+        at = math.log10(value)
+        if labels and at - labels[-1][0] < decades * LABEL_SHARE:
+            labels[-1][1].append(name)
+        else:
+            labels.append((at, [name]))
+    for at, names in labels:  # an annotation is placed by the logarithm, a line by the value
+        figure.add_annotation(
+            x=at, y=1, yref="paper", yanchor="bottom", text=" · ".join(names), showarrow=False, xanchor="left"
+        )
 
 
 def _figure(height: int) -> go.Figure:

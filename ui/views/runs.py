@@ -316,7 +316,9 @@ def _latency(detail: RunDetail) -> None:
         if detail.figures_problem:
             st.warning(plain(translated(detail.figures_problem)), icon=":material/warning:")
         elif detail.histogram:
-            charts.show(charts.histogram(detail.histogram), "histogram", t("how many messages took how long"))
+            charts.show(
+                charts.histogram(detail.histogram, dict(names)), "histogram", t("how many messages took how long")
+            )
         elif detail.known:
             known_since(detail.known)
 
