@@ -9,6 +9,7 @@ import pytest
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan, RunFile, Verification, VerificationProblem
+from core.model.window import RunWindow
 from core.records.ledger import Ledger
 from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
@@ -17,7 +18,7 @@ from ui.access import CurrentUser
 from ui.components import charts
 from ui.components.verdict import equation, subject
 from ui.data.overview import overview_figures
-from ui.data.runs import rejects_csv
+from ui.data.runs import rejects_csv, run_detail
 
 
 @pytest.fixture
@@ -134,6 +135,37 @@ def test_a_run_to_a_file_speaks_of_rows_written_and_names_its_file(worked):
     assert equation(failed) == "500 read, 0 written, 5 rejected"
     assert subject(written).endswith(r" → exports\/a\.csv")
     assert subject(failed).endswith(" → a file")
+
+
+@pytest.fixture
+def shown_as(monkeypatch):
+    """Makes the page of a run show it with other values."""
+
+    def show(run, *, first_sent_at=None, **changes):
+        found = replace(run_detail(run.run_id), run=replace(run, **changes), first_sent_at=first_sent_at)
+        monkeypatch.setattr("ui.views.runs.run_detail", lambda _: found)
+
+    return show
+
+
+def test_a_file_can_only_be_written_again_whole_and_no_query_is_said_to_have_lasted_as_long(worked, see, shown_as):
+    run = worked.runs("export")[0]
+    shown_as(run, topic="", cluster="", partitions=(), files=(RunFile("exports/a.csv", 495, 10, ""),))
+    app = see("runs", run=run.run_id)
+    assert app.button(key="again_all").label == "Write the file again"
+    assert "again_rejects" not in [button.key for button in app.button]
+    labels = [metric.label for metric in app.metric]
+    assert "From start to end" in labels
+    assert "Query, first row" not in labels
+
+
+def test_a_run_of_an_incremental_job_says_which_rows_it_read(worked, see, shown_as):
+    run = worked.runs("export")[0]
+    window = RunWindow(run.run_id, run.job, "ID", "integer", "", 1, "", "", "", "60000", "", None, True)
+    shown_as(run, increment=window)
+    assert "**Only new rows**: ID from the first row up to 60000" in words(see("runs", run=run.run_id))
+    italian = words(see("runs", run=run.run_id, language="it"))
+    assert "**Solo le righe nuove**: ID dalla prima riga fino a 60000" in italian
 
 
 def test_latencies_are_drawn_where_they_are_with_gaps_between_them():

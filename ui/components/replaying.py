@@ -41,15 +41,17 @@ def ask(run_id: str, *, rejects_only: bool = False, key: str = "") -> None:
     st.session_state[_WANTED] = _Wanted(run_id, rejects_only, key)
 
 
-def confirm(run_id: str) -> None:
-    """Draws the dialog if it is open for this run."""
+def confirm(run_id: str, *, is_file: bool = False) -> None:
+    """Draws the dialog if it is open for this run; `is_file`: the run wrote a file."""
     wanted = st.session_state.get(_WANTED)
     if wanted and wanted.run_id == run_id:
-        _confirm(wanted)
+        _confirm(wanted, is_file=is_file)
 
 
-def _confirm(wanted: _Wanted) -> None:
-    @st.dialog(t("Send again?"), on_dismiss=lambda: st.session_state.pop(_WANTED, None))
+def _confirm(wanted: _Wanted, *, is_file: bool) -> None:
+    title = t("Write the file again?") if is_file else t("Send again?")
+
+    @st.dialog(title, on_dismiss=lambda: st.session_state.pop(_WANTED, None))
     @guarded
     def confirm() -> None:
         choice = replay_options_of(wanted.run_id)
@@ -62,7 +64,9 @@ def _confirm(wanted: _Wanted) -> None:
         error = choice.own_problem if to == "run" else choice.job_problem
         if error:
             problem(error)
-        if st.button(t("Yes, send"), key="confirm_replay", disabled=error is not None):
+        if st.button(
+            t("Yes, write it") if is_file else t("Yes, send"), key="confirm_replay", disabled=error is not None
+        ):
             keys = [wanted.key] if wanted.key else []
             follow(changes.replay(wanted.run_id, rejects_only=wanted.rejects_only, keys=keys, to=to))
             st.session_state.pop(_WANTED, None)

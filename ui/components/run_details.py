@@ -34,6 +34,8 @@ def origin(run: Run) -> None:
     ]
     st.markdown(" · ".join(parts))
     parameters(run)
+    if run.increment:
+        st.markdown(f"**{t('Only new rows')}**: {plain(translated(run.increment.text))}")
     if note := note_on(run.job, run.scheduled_at.astimezone(ZoneInfo(run.timezone)).date()):
         show_note(note)
 

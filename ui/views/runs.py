@@ -262,7 +262,8 @@ def _tried_again(run: Run, again: NextAttempt) -> None:
 def _again(run: Run) -> None:
     allowed = may("replay")
     with st.container(horizontal=True):
-        if st.button(
+        # A file is written whole: the rejects alone would replace it.
+        if not run.is_file and st.button(
             t("Send the rejects again"),
             icon=":material/replay:",
             disabled=not allowed or not (run.rejected or run.failed or run.unaccounted),
@@ -270,9 +271,10 @@ def _again(run: Run) -> None:
             help=None if allowed else t("only an operator may do this"),
         ):
             replaying.ask(run.run_id, rejects_only=True)
-        if st.button(t("Send all again"), icon=":material/restart_alt:", disabled=not allowed, key="again_all"):
+        words = t("Write the file again") if run.is_file else t("Send all again")
+        if st.button(words, icon=":material/restart_alt:", disabled=not allowed, key="again_all"):
             replaying.ask(run.run_id)
-    replaying.confirm(run.run_id)
+    replaying.confirm(run.run_id, is_file=run.is_file)
 
 
 def _timeline(detail: RunDetail) -> None:
@@ -281,7 +283,10 @@ def _timeline(detail: RunDetail) -> None:
     if run.asked_by == "calendar":
         steps.append((t("Waited"), run.scheduled_at, run.started_at))
     first, last = detail.first_sent_at, detail.last_acknowledged_at
-    steps.append((t("Query, first row"), run.started_at, first or run.finished_at))
+    if first is None:  # nothing was sent, as where a file was written
+        steps.append((t("From start to end"), run.started_at, run.finished_at))
+    else:
+        steps.append((t("Query, first row"), run.started_at, first))
     if first and last:
         steps.append((t("Sending, to the last acknowledgement"), first, last))
         steps.append((t("Verdict"), last, run.finished_at))

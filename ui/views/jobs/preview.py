@@ -34,7 +34,7 @@ def show_preview(job: Job) -> None:
             width=340,
         )
         wanted = st.button(
-            t("Show the first messages"),
+            t("Show the first messages") if job.export_format == "kafka" else t("Show the first rows"),
             key="preview",
             icon=":material/visibility:",
             disabled=not may("preview"),
