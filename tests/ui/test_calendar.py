@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 
 from core.errors import ConfigError
-from tests.ui.conftest import ZONE, cells, is_harmless, now, words
+from tests.ui.conftest import ZONE, is_harmless, now, words
 from ui.data.outcomes import outcomes_by_job
 
 

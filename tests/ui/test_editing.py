@@ -327,7 +327,8 @@ def test_a_problem_of_typed_sql_is_shown_with_its_line_before_it_is_saved(place:
 def test_a_deleted_job_comes_back_from_the_list(place: Place) -> None:
     file = place.folder / "queries" / f"{SLUG}.job.json"
     text = file.read_text(encoding="utf-8")
-    app = press(visit(), f"delete_{SLUG}")
+    app = visit()
+    app = app.menu_button(key=f"more_{SLUG}").set_value("delete").run()
     app.text_input(key="delete_sure").input(SLUG).run()
     app = press(app, "confirm_delete")
     assert not file.exists()

@@ -165,7 +165,6 @@ def _edit_job(seen, topic):
 
 def _run_now(seen):
     _to(seen, "Jobs")
-    _press(seen, "More")
     _press(seen, "Run now")
     _press(seen, "Yes, run it")
     seen.has(re.compile(r"request \d+ · run"))

@@ -18,6 +18,8 @@ from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data
 from ui.access import CurrentUser
+from ui.components import runner_requests
+from ui.views.jobs import job_list
 
 SQL = """define DATA='2026-01-01'  --Obbligatorio: Data estrazione (YYYY-MM-DD)
 define SITE='ROMA'  --Opzionale: Sede
@@ -75,6 +77,11 @@ def job_of(place, slug):
 
 def press(app, key):
     return app.button(key=key).click().run()
+
+
+def more(app, slug, doing):
+    """Chooses an entry of the menu of a job."""
+    return app.menu_button(key=f"more_{slug}").set_value(doing).run()
 
 
 def put(app, place_, value):
@@ -148,8 +155,30 @@ def test_a_real_runner_takes_the_request_and_the_page_links_its_run(place, see, 
     assert run.scheduled_at <= now()
 
 
+def test_a_request_is_announced_once_and_its_next_state_draws_the_list_again(place, see, monkeypatch):
+    """The box with the request may be far above the job that was started."""
+    app = press(press(see("jobs"), "run_tracce"), "confirm_run")
+    assert [toast.value for toast in app.toast] == ["request 1 · run Tracce"]
+    drawn_again = []
+    monkeypatch.setattr(runner_requests.st, "rerun", lambda: drawn_again.append(1))
+    assert not app.run().toast
+    assert drawn_again == []
+    place.ledger(lambda ledger: ledger.requests.answer(1, "refused", "because", now()))
+    assert "refused" in words(app.run())
+    assert drawn_again == [1]
+    app.run()
+    assert drawn_again == [1]
+
+
+def test_the_menu_of_a_job_has_what_the_user_may_do(place, see, monkeypatch):
+    monkeypatch.setattr(job_list, "may", lambda action: action == "dry_run")
+    app = see("jobs")
+    assert app.button(key="run_tracce").disabled
+    assert [label.split(" ", 1)[1] for label in app.menu_button(key="more_tracce").proto.options] == ["Dry run"]
+
+
 def test_a_dry_run_is_done_by_the_runner_and_its_answer_is_told(place, see, runner):
-    app = press(press(see("jobs"), "dry_tracce"), "confirm_dry")
+    app = press(more(see("jobs"), "tracce", "dry"), "confirm_dry")
     until(lambda: "✔ dry run" in words(app.run()), lambda: words(app), every_s=0.2)
     assert "30 rows read in" in words(app)
     assert "nothing was sent" in words(app)
@@ -160,7 +189,7 @@ def test_a_dry_run_is_done_by_the_runner_and_its_answer_is_told(place, see, runn
 
 def test_a_range_is_counted_before_it_is_asked_for(place, see):
     day = (now().astimezone(ZONE) - timedelta(days=4)).date()
-    app = press(see("jobs"), "backfill_tracce")
+    app = more(see("jobs"), "tracce", "backfill")
     app.date_input(key="backfill_days").set_value((day, day + timedelta(days=1))).run()
     assert "2 runs" in words(app)
     app.number_input(key="backfill_parallel").set_value(3).run()
@@ -172,7 +201,7 @@ def test_a_range_is_counted_before_it_is_asked_for(place, see):
 
 
 def test_a_copy_is_switched_off_and_has_a_name_of_its_own(place, see):
-    app = press(press(see("jobs"), "duplicate_tracce"), "confirm_duplicate")
+    app = press(more(see("jobs"), "tracce", "duplicate"), "confirm_duplicate")
     assert not app.exception
     copy = job_of(place, "tracce-2")
     assert (copy.name, copy.enabled) == ("Tracce (copy)", False)
@@ -180,7 +209,7 @@ def test_a_copy_is_switched_off_and_has_a_name_of_its_own(place, see):
 
 
 def test_deleting_asks_for_the_name_and_keeps_the_file_among_the_versions(place, see):
-    app = press(see("jobs"), "delete_tracce")
+    app = more(see("jobs"), "tracce", "delete")
     assert app.button(key="confirm_delete").disabled
     app.text_input(key="delete_sure").input("tracce").run()
     press(app, "confirm_delete")

@@ -98,7 +98,7 @@ def _page(count: int) -> int:
 
 def _row(job: Job, last: Run | None, error: ConfigError | None) -> None:
     with st.container(border=True):
-        what, when, verdict, buttons = st.columns([4, 3, 2, 4], vertical_alignment="center")
+        what, when, verdict, buttons = st.columns([6.5, 7.5, 4, 12], vertical_alignment="center")
         with what:
             st.markdown(f"**{plain(job.name)}**")
             st.caption(f"{plain(job.query)}  \n{plain(job.connection)} → {plain(_target(job))}")
@@ -110,7 +110,10 @@ def _row(job: Job, last: Run | None, error: ConfigError | None) -> None:
                 st.markdown(f":red[✘ {t('every run will fail')}: {plain(translated(error.text))}]")
         with verdict:
             _verdict(job, last)
-        with buttons, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        with (
+            buttons,
+            st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="xsmall"),
+        ):
             _switch(job)
             _buttons(job)
 
@@ -156,16 +159,24 @@ def _switch(job: Job) -> None:
 
 
 def _buttons(job: Job) -> None:
+    if st.button(t("Run now"), key=f"run_{job.slug}", icon=":material/play_arrow:", disabled=not may("run")):
+        st.session_state[OPEN_DIALOG] = ("run", job.slug)
     if st.button(t("Open"), key=f"open_{job.slug}", icon=":material/edit:"):
         go("jobs", job=job.slug)
-    with st.popover(t("More"), icon=":material/more_vert:"):
-        entries: Sequence[tuple[str, Action, str, str]] = (
-            ("run", "run", t("Run now"), ":material/play_arrow:"),
-            ("backfill", "backfill", t("Run a range of days"), ":material/date_range:"),
-            ("dry", "dry_run", t("Dry run"), ":material/science:"),
-            ("duplicate", "create", t("Duplicate"), ":material/content_copy:"),
-            ("delete", "delete", t("Delete"), ":material/delete:"),
-        )
-        for doing, action, words, icon in entries:
-            if st.button(words, key=f"{doing}_{job.slug}", icon=icon, disabled=not may(action), width="stretch"):
-                st.session_state[OPEN_DIALOG] = (doing, job.slug)
+    entries: Sequence[tuple[str, Action, str]] = (
+        ("backfill", "backfill", f":material/date_range: {t('Run a range of days')}"),
+        ("dry", "dry_run", f":material/science: {t('Dry run')}"),
+        ("duplicate", "create", f":material/content_copy: {t('Duplicate')}"),
+        ("delete", "delete", f":material/delete: {t('Delete')}"),
+    )
+    words = {doing: label for doing, action, label in entries if may(action)}
+    doing = st.menu_button(
+        t("More"),
+        list(words),
+        format_func=words.__getitem__,
+        key=f"more_{job.slug}",
+        icon=":material/more_vert:",
+        disabled=not words,
+    )
+    if doing:
+        st.session_state[OPEN_DIALOG] = (doing, job.slug)
