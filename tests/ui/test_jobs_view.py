@@ -175,6 +175,12 @@ def test_the_menu_of_a_job_has_what_the_user_may_do(place, see, monkeypatch):
     app = see("jobs")
     assert app.button(key="run_tracce").disabled
     assert [label.split(" ", 1)[1] for label in app.menu_button(key="more_tracce").proto.options] == ["Dry run"]
+    monkeypatch.setattr(job_list, "may", lambda action: False)
+    app = see("jobs")
+    assert not app.exception
+    assert not app.error
+    assert not app.menu_button
+    assert not app.button(key="open_tracce").disabled
 
 
 def test_a_dry_run_is_done_by_the_runner_and_its_answer_is_told(place, see, runner):

@@ -98,7 +98,7 @@ def _page(count: int) -> int:
 
 def _row(job: Job, last: Run | None, error: ConfigError | None) -> None:
     with st.container(border=True):
-        what, when, verdict, buttons = st.columns([6.5, 7.5, 4, 12], vertical_alignment="center")
+        what, when, verdict, buttons = st.columns([6, 7, 5, 12], vertical_alignment="center")
         with what:
             st.markdown(f"**{plain(job.name)}**")
             st.caption(f"{plain(job.query)}  \n{plain(job.connection)} → {plain(_target(job))}")
@@ -170,13 +170,14 @@ def _buttons(job: Job) -> None:
         ("delete", "delete", f":material/delete: {t('Delete')}"),
     )
     words = {doing: label for doing, action, label in entries if may(action)}
+    if not words:  # a menu cannot be empty
+        return
     doing = st.menu_button(
         t("More"),
         list(words),
         format_func=words.__getitem__,
         key=f"more_{job.slug}",
         icon=":material/more_vert:",
-        disabled=not words,
     )
     if doing:
         st.session_state[OPEN_DIALOG] = (doing, job.slug)
