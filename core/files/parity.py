@@ -27,7 +27,7 @@ from core.errors import ConfigError, StorageFailed
 from core.files.cell_comparison import CellComparison, forms_of, without_leading_zeros
 from core.files.names import distinct_columns
 from core.files.reader import FileOptions, Table, column_name, open_table
-from core.files.writer import RowDecoder, escape_formula
+from core.files.writer import RowDecoder, escape_text
 from core.message.column_types import CellForm
 from core.message.envelope import Envelope
 from core.model.job import Job
@@ -378,15 +378,11 @@ def write_differences(file: Path) -> Iterator[OnDifference]:
         with aside.open("w", encoding="utf-8-sig", newline="") as stream:
             writer = csv.writer(stream, delimiter=";", lineterminator="\r\n")
             writer.writerow(["kind", "key", "column", "ours", "theirs", "note"])
-            yield lambda d: writer.writerow([_escaped(v) for v in (d.kind, d.key, d.column, d.ours, d.theirs, d.note)])
+            yield lambda d: writer.writerow(
+                [escape_text(v) for v in (d.kind, d.key, d.column, d.ours, d.theirs, d.note)]
+            )
         aside.replace(file)
     except OSError as error:
         raise StorageFailed(f"{file} cannot be written", why=error.strerror or str(error)) from None
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _escaped(text: str | None) -> str | None:
-    """Numbers stay numbers; any other text is escaped if a spreadsheet would execute it."""
-    is_number = text is not None and text[:1] == "-" and text[1:].replace(".", "", 1).isdigit()
-    return text if text is None or is_number else escape_formula(text)

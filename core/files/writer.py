@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-__all__ = ["DoubleText", "NumberText", "RowDecoder", "Sink", "cell_text", "escape_formula", "open_sink"]
+__all__ = ["DoubleText", "NumberText", "RowDecoder", "Sink", "cell_text", "escape_formula", "escape_text", "open_sink"]
 
 MOST_ROWS = 1_048_576
 """Rows of an Excel sheet, including its header."""
@@ -338,6 +338,12 @@ def _formatted(moment: date, form: str) -> str:
 def escape_formula(text: str) -> str:
     """Prefixes a text that a spreadsheet would execute as a formula with `'`."""
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def escape_text(text: str | None) -> str | None:
+    """Does the same to a value whose type is not known: a negative number stays a number."""
+    is_number = text is not None and text[:1] == "-" and text[1:].replace(".", "", 1).isdigit()
+    return text if text is None or is_number else escape_formula(text)
 
 
 class _ExcelSink:

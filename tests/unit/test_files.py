@@ -18,10 +18,12 @@ from python_calamine import CalamineWorkbook
 
 from core.errors import ConfigError, QueryFailed, StorageFailed
 from core.files.names import output_name
+from core.files.rejects_csv import write_rejects
 from core.files.writer import MOST_COLUMNS, MOST_ROWS, open_sink
 from core.message.column_types import COLUMN_TYPES
 from core.message.envelope import Envelope
 from core.model.job import CsvDialect, Job, KafkaConfig
+from core.model.run import Reject
 from core.model.source import Column, ColumnType, Rows
 from core.workspace.jobs import checked_job
 
@@ -345,6 +347,15 @@ def test_formulas_of_data_are_made_inert_in_csv_and_numbers_stay_numbers(tmp_pat
     columns = (Column("A", "text", "text"), Column("N", "integer", "int"))
     written(tmp_path / "a.csv", columns, [("=cmd|' /C calc'!A0", -5), ("@x", 1), ("\tx", 2), ("a=b", 3)], CSV)
     assert lines(tmp_path / "a.csv")[1:] == [["'=cmd|' /C calc'!A0", "-5"], ["'@x", "1"], ["'\tx", "2"], ["a=b", "3"]]
+
+
+def test_formulas_are_inert_in_the_csv_of_rejected_rows_too(tmp_path: Path):
+    row = {"BARCODE": "=HYPERLINK(A1)", "N": "-5.50", "+A": None}
+    write_rejects(tmp_path / "r.csv", [Reject(1, "N", "int", "@bad", key="=HYPERLINK(A1)", row=row)])
+    with (tmp_path / "r.csv").open(encoding="utf-8-sig", newline="") as stream:
+        head, cells = csv.reader(stream)
+    assert head == ["row_number", "key", "column", "database_type", "reason", "BARCODE", "N", "'+A"]
+    assert cells == ["1", "'=HYPERLINK(A1)", "N", "int", "'@bad", "'=HYPERLINK(A1)", "-5.50", ""]
 
 
 def test_the_dialect_is_the_jobs(tmp_path: Path):
