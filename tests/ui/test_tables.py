@@ -38,7 +38,7 @@ def large(_worked, tmp_path_factory):
         db.execute("UPDATE run SET rows_read = ?, acknowledged = ?, rejected = ?, attempt = ? WHERE job = 'export'",
                    (MOST + MANY, MOST, MANY, MANY))  # fmt: skip
         db.execute("UPDATE run_partition SET first_offset = ?, last_offset = ?, count = ?", (MANY, MOST, MOST - MANY))
-        db.execute("UPDATE reject SET row_number = row_number + ?", (MANY,))
+        db.execute("UPDATE reject SET row_number = row_number + ?, key = '=1+1'", (MANY,))
     return place
 
 
@@ -104,6 +104,23 @@ def test_on_a_phone_a_row_is_a_card_with_every_value(large, address, visit):
     seen.heading("Runs")
     assert seen.page.url == f"{address}/runs"
     assert seen.troubles == []
+
+
+def test_a_table_that_holds_a_formula_of_the_data_cannot_be_downloaded_as_csv(large, address, visit):
+    run = large.runs("export")[0]
+    seen = visit(f"{address}/runs?run={run.run_id}")
+    for heading, there in ("Rejected rows", 0), ("Offsets per partition", 1):
+        box = (
+            seen.page.locator("[data-testid=stVerticalBlock]")
+            .filter(has=seen.page.get_by_role("heading", name=heading))
+            .last
+        )
+        table = box.get_by_test_id("stDataFrame").last
+        table.scroll_into_view_if_needed()
+        table.hover()
+        toolbar = box.get_by_test_id("stElementToolbar").last
+        toolbar.get_by_role("button", name="Search").wait_for()
+        assert toolbar.get_by_role("button", name="Download as CSV").count() == there
 
 
 def all_drawn(page):

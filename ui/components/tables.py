@@ -7,12 +7,14 @@ cut off. The cards of `choose` are one list of choices, which a keyboard reaches
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from html import escape
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from core.files.writer import escape_text
 from ui.components.text import plain
 from ui.components.verdict import HEX_COLOURS, coloured, known_colours
 from ui.components.viewport import is_narrow
@@ -43,6 +45,9 @@ PAIR = 2
 HEADING_CELLS = 2
 """Cells in the heading of a card that can be chosen, such as verdict and job."""
 EMPTY = ("", "–", None)
+_NO_DOWNLOAD_STYLE = """<style>
+[class*="st-key-formulas-"] [data-testid="stElementToolbarButton"]:has([aria-label="Download as CSV"]) { display: none }
+</style>"""
 _CARD_STYLE = """<style>
 .pstt-card, [class*="st-key-cards-"] [role=radiogroup] > div {
   border: 1px solid color-mix(in srgb, currentColor 22%, transparent); position: relative;
@@ -104,14 +109,15 @@ def table(
         st.html(_CARD_STYLE + (_pairs(cards) if is_pairs else "".join(map(_card, cards))))
         _more(rows, shown, key)
         return
-    st.dataframe(
-        _drawn(rows),
-        hide_index=True,
-        key=key,
-        column_config=_config(rows, names),
-        height=_height(rows, most_px),
-        placeholder=missing,
-    )
+    with _without_download(rows, key):
+        st.dataframe(
+            _drawn(rows),
+            hide_index=True,
+            key=key,
+            column_config=_config(rows, names),
+            height=_height(rows, most_px),
+            placeholder=missing,
+        )
 
 
 def text_table(rows: Sequence[dict[str, str]], key: str, label: str) -> None:
@@ -146,18 +152,28 @@ def choose(
     """
     if is_narrow():
         return _choose_card(rows, key)
-    event = st.dataframe(
-        _drawn(rows),
-        hide_index=True,
-        key=key,
-        column_config=_config(rows, names, texts),
-        height=_height(rows, most_px),
-        placeholder="–",
-        on_select="rerun",
-        selection_mode="single-row",
-    )
+    with _without_download(rows, key):
+        event = st.dataframe(
+            _drawn(rows),
+            hide_index=True,
+            key=key,
+            column_config=_config(rows, names, texts),
+            height=_height(rows, most_px),
+            placeholder="–",
+            on_select="rerun",
+            selection_mode="single-row",
+        )
     chosen = event.selection.rows
     return chosen[0] if chosen and chosen[0] < len(rows) else None
+
+
+def _without_download(rows: Sequence[dict[str, Any]], key: str) -> AbstractContextManager[object]:
+    """Where a spreadsheet would execute a cell, hides Streamlit's "Download as CSV", which writes cells as they are."""
+    texts = (text for row in rows for pair in row.items() for text in pair if isinstance(text, str))
+    if all(escape_text(text) == text for text in texts):
+        return nullcontext()
+    st.html(_NO_DOWNLOAD_STYLE)
+    return st.container(key=f"formulas-{key}")
 
 
 def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
