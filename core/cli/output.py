@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from loguru import logger
 
+from core.clock import iso_utc
 from core.errors import ConfigError, PsttError
 from core.language import Language, label, translated_line
 
@@ -57,8 +59,12 @@ def print_note(line: str, *, end: str = "\n") -> None:
 
 
 def print_json(document: Any) -> None:
-    """Prints one JSON document; what JSON has no form for is printed as its text."""
-    print(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    """Prints one JSON document; a time as everywhere (`…T10:30:45.123456Z`), what else JSON has no form for as its text."""
+    print(json.dumps(document, ensure_ascii=False, indent=2, default=_as_text))
+
+
+def _as_text(value: object) -> str:
+    return iso_utc(value) if isinstance(value, datetime) and value.tzinfo else str(value)
 
 
 def print_answer(document: dict[str, Any], as_json: bool) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from core.cli import render
 from core.cli.documents import run_document
-from core.cli.output import error_document, error_lines
+from core.cli.output import error_document, error_lines, print_json
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text, verdict
 from core.language import translated_line
@@ -296,3 +297,8 @@ def test_the_heading_cuts_a_long_list():
     at = datetime(2026, 1, 17, 1, tzinfo=UTC)
     line = heading("Export", at, "Europe/Rome", [("IDS", ",".join(["1"] * 1000))])
     assert line.endswith("IDS = " + ",".join(["1"] * 100) + ",… (1,999 characters)")
+
+
+def test_a_time_in_any_json_document_is_that_of_rest(capsys):
+    print_json({"last_send": datetime(2026, 1, 17, 11, 30, tzinfo=ZoneInfo("Europe/Rome")), "day": date(2026, 1, 17)})
+    assert json.loads(capsys.readouterr().out) == {"last_send": "2026-01-17T10:30:00.000000Z", "day": "2026-01-17"}
