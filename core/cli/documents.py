@@ -104,6 +104,7 @@ def run_document(run: Run, progress: RunProgress | None = None, retry: NextAttem
         "sent": run.sent,
         "acknowledged": run.acknowledged,
         "rejected": run.rejected,
+        "arrived_before": run.arrived_before,
         "failed": run.failed,
         "retried": run.retried,
         "bytes": run.bytes,

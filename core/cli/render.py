@@ -92,6 +92,8 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         )
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
+    if run.arrived_before:
+        lines.append(f"  before     {counted(run.arrived_before, 'row')} of earlier runs, not sent again")
     if run.increment:
         lines.append(f"  increment  {run.increment.text}")
     if run.retried:

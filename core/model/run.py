@@ -249,6 +249,8 @@ class Run:
     """How many rejects the job allowed in a complete run, at the time of the run."""
     warnings: tuple[str, ...] = ()
     """Messages for the user about a run that is not wrong."""
+    arrived_before: int = 0
+    """Replay of what is missing: rows that it left out, because earlier runs of its scheduled time had sent them."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
     parts: tuple[RunPart, ...] = ()

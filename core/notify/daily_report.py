@@ -107,8 +107,8 @@ class DailyReport:
 
     @property
     def rows(self) -> int:
-        """Rows that arrived on a topic or in a file."""
-        return sum(topic.rows for topic in self.topics) + sum(file.rows for file in self.files)
+        """Rows that arrived on a topic or in a file; one that was sent again counts once."""
+        return sum(outcome.acknowledged for job in self.jobs for outcome in job.outcomes)
 
     @property
     def rejected(self) -> int:
@@ -245,7 +245,7 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
 
 def _tables(report: DailyReport, of_day: str) -> Iterator[NotificationTable]:
     if report.topics:
-        head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
+        head = ("topic", "messages", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
         yield NotificationTable(
             f"What arrived, by topic{of_day}", [head, *map(_topic_row, report.topics)], data_columns=frozenset({0})
         )
@@ -267,7 +267,8 @@ def _topic_row(topic: TopicReport) -> tuple[str, ...]:
 
 def _job_rows(job: JobReport) -> list[tuple[str, str, str, str]]:
     rows = []
-    green = [run for run in job.runs if run.state == "succeeded"]
+    runs = [_with_earlier(run) for run in job.runs]
+    green = [run for run in runs if run.state == "succeeded"]
     if len(green) > MOST_LISTED_RUNS:
         done = "written" if all(run.is_file for run in green) else "acknowledged"
         sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} {done}"
@@ -275,7 +276,7 @@ def _job_rows(job: JobReport) -> list[tuple[str, str, str, str]]:
         counts = f"{sums} + {sum(r.rejected for r in green):,} rejected"
         rows.append((VERDICT_STYLES[worst].sign, job.name, f"{len(green)} times", counts))
         green = []
-    for run in (run for run in job.runs if run.state != "succeeded" or run in green):
+    for run in (run for run in runs if run.state != "succeeded" or run in green):
         style = VERDICT_STYLES[run.verdict]
         words = f"{style.word}: {verdict(run)}"
         rows.append((style.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
@@ -292,6 +293,12 @@ def _job_rows(job: JobReport) -> list[tuple[str, str, str, str]]:
             for outcome in job.missing
         ]
     return rows
+
+
+def _with_earlier(run: Run) -> Run:
+    """Returns a replay of what was missing with the rows that had arrived before it, as the whole of its scheduled time."""
+    before = run.arrived_before
+    return replace(run, rows_read=run.rows_read + before, acknowledged=run.acknowledged + before)
 
 
 def _waiting(outcome: ScheduledOutcome) -> str:
@@ -332,6 +339,7 @@ def daily_report_document(report: DailyReport) -> dict[str, Any]:
                         "rows_read": run.rows_read,
                         "acknowledged": run.acknowledged,
                         "rejected": run.rejected,
+                        "arrived_before": run.arrived_before,
                         "failed": run.failed,
                         "bytes": run.bytes,
                         "error": run.error_text,

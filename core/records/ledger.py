@@ -71,6 +71,8 @@ class Outcome:
     """Latency in ms to two digits → messages; percentiles over several runs are computed from it."""
     files: tuple[RunFile, ...] = ()
     warnings: tuple[str, ...] = ()
+    arrived_before: int = 0
+    """Rows that a replay of what is missing has left out."""
     moved_to: Cursor | None = None
     """Incremental job: the watermark moves there with the verdict; None: it stays."""
 

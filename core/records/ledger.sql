@@ -116,6 +116,10 @@ UPDATE run SET state = 'failed', error_class = 'NothingArrived', error_retriable
     error_remedy = 'python -m core rejects ' || run_id || ' lists the reasons'
 WHERE state = 'succeeded' AND rows_read > 0 AND acknowledged = 0 AND rejected > 0
 
+-- name: schema_12
+-- How many rows a replay of what is missing has left out, because earlier runs had sent them.
+ALTER TABLE run ADD COLUMN arrived_before INTEGER NOT NULL DEFAULT 0
+
 -- name: insert_run
 INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, window_start, timezone,
                  attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, scheduled_run_id, job_sha256,
@@ -143,7 +147,7 @@ UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_rea
     sent = :sent, acknowledged = :acknowledged, rejected = :rejected, failed = :failed, retried = :retried,
     bytes = :bytes, duration_s = :duration_s, latency_avg_ms = :latency_avg_ms, latency_p50_ms = :latency_p50_ms,
     latency_p90_ms = :latency_p90_ms, latency_p99_ms = :latency_p99_ms, latency_counts = :latency_counts, error_class = :error_class,
-    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable, warnings = :warnings
+    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable, warnings = :warnings, arrived_before = :arrived_before
 WHERE run_id = :run_id
 
 -- name: insert_partition

@@ -88,6 +88,16 @@ class ScheduledOutcome:
         return self.state in GOOD
 
     @property
+    def rows_read(self) -> int:
+        """Rows of this time; of a replay of what was missing, also those that had arrived before it."""
+        return self.run.rows_read + self.run.arrived_before if self.run else 0
+
+    @property
+    def acknowledged(self) -> int:
+        """Those of them that have arrived."""
+        return self.run.acknowledged + self.run.arrived_before if self.run else 0
+
+    @property
     def missing_reason(self) -> str:
         """Why a missing time has no run; never empty for one."""
         return self.reason or (NEVER_STARTED if self.state == "missing" else "")
@@ -408,7 +418,6 @@ def day_state(outcomes: Sequence[ScheduledOutcome]) -> DayState:
 def day_totals(day: date, outcomes: Iterable[ScheduledOutcome]) -> DayTotals:
     """Counts the outcomes of one day and the rows of their runs."""
     chosen = list(outcomes)
-    runs = [outcome.run for outcome in chosen if outcome.run is not None]
     return DayTotals(
         day=day,
         due=len(chosen),
@@ -417,7 +426,7 @@ def day_totals(day: date, outcomes: Iterable[ScheduledOutcome]) -> DayTotals:
         waiting=sum(outcome.state == "waiting" for outcome in chosen),
         failed=sum(outcome.state in ("failed", "partial") for outcome in chosen),
         missing=sum(outcome.state == "missing" for outcome in chosen),
-        rows_read=sum(run.rows_read for run in runs),
-        acknowledged=sum(run.acknowledged for run in runs),
-        rejected=sum(run.rejected for run in runs),
+        rows_read=sum(outcome.rows_read for outcome in chosen),
+        acknowledged=sum(outcome.acknowledged for outcome in chosen),
+        rejected=sum(outcome.run.rejected for outcome in chosen if outcome.run),
     )

@@ -40,6 +40,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     9: (("watermarks.sql", "schema_9"),),
     10: (("alerts.sql", "schema_10"),),
     11: (("run_history.sql", "schema_11"), ("day_notes.sql", "schema_11")),
+    12: (("ledger.sql", "schema_12"),),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

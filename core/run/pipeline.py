@@ -416,6 +416,7 @@ class KafkaRun(Sending):
             sent=0 if self.sent_before else tally.acknowledged + tally.failed,
             acknowledged=tally.acknowledged,
             rejected=self.rejected,
+            arrived_before=self.arrived_before,
             failed=tally.failed - self.refused,
             duration_s=(self.context.now() - self.run.started_at).total_seconds(),
             error=error,

@@ -119,6 +119,8 @@ class RowReader:
     """Rows that have arrived, as far as this run knows now."""
     left_out: int = 0
     """Rows that were sent by an earlier run, or have another key than those that a replay asks for."""
+    arrived_before: int = 0
+    """Those that a replay of what is missing left out."""
     found_keys: set[bytes] = field(default_factory=set)
     """Those of the plan's `only_keys` that rows have."""
     increment: Increment | None = None
@@ -174,7 +176,9 @@ class RowReader:
             if self.plan.only_keys:
                 encoded = self._of_keys(encoded)
             if self.plan.skip_ids is not None:
-                encoded = _without(encoded, self.plan.skip_ids)
+                left = _without(encoded, self.plan.skip_ids)
+                self.arrived_before += len(encoded.data) - len(left.data)
+                encoded = left
             elif self.plan.window and self.plan.window.since:
                 encoded = self._without_known(encoded, self.plan.window)
             self.rows_read += len(encoded.data) + len(encoded.rejects)

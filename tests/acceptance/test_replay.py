@@ -81,6 +81,8 @@ def test_only_rejects_leaves_out_what_arrived_on_that_topic(place):
     place.does("replay", place.run_id, "--to", "job")
     (place.folder / "queries" / "export.sql").write_text(ROWS.format(bad=False), encoding="utf-8")
     place.does("replay", place.run_id, "--rejects-only", "--to", "job")
+    newest = place.says("runs", "--json")["runs"][0]
+    assert (newest["rows_read"], newest["arrived_before"]) == (1, 19)
     assert place.counts() == (19, 20)  # the fixed row arrived there, and not where the run was sent
     place.does("replay", place.run_id, "--rejects-only")
     assert place.counts() == (20, 20)

@@ -10,6 +10,8 @@ from core.errors import QueryFailed
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
+from core.notify.daily_report import daily_report_notification, make_daily_report
+from core.notify.outbox import Outbox
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import day_state, day_totals, outcomes_of_days, scheduled_outcomes
 from core.records.scheduled_runs import NewScheduledRuns
@@ -41,12 +43,15 @@ def place(tmp_path):
                 kind="job",
                 job=DAILY,
                 started=None,
+                before=0,
             ):
                 query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
                 plan = Plan(job, query, "collaudo", "traces", moment, 100, kind=kind)
                 run = ledger.start(plan, started or moment)
                 error = QueryFailed("the query failed") if state == "failed" else None
-                outcome = Outcome(state, read, None, acknowledged, acknowledged, rejected, error=error)
+                outcome = Outcome(
+                    state, read, None, acknowledged, acknowledged, rejected, error=error, arrived_before=before
+                )
                 return ledger.finish(run.run_id, outcome, moment + timedelta(seconds=5))
 
             def follow(self, until, on_time=(), skipped=()):
@@ -58,6 +63,10 @@ def place(tmp_path):
 
             def outcomes_of_days(self, day, job):
                 return outcomes_of_days(job, ledger, day, day, NOW)
+
+            def report(self, day, jobs):
+                with Outbox(file) as outbox:
+                    return make_daily_report(ledger, outbox, jobs, day, NOW, "Europe/Rome")
 
             def noticed(self, moment, job=DAILY):
                 ledger.job_versions.add("daily", f"{job.enabled}{job.cron}", job_text(job), moment)
@@ -122,6 +131,27 @@ def test_one_good_run_of_a_scheduled_time_is_enough(place):
     place.run(at(16))
     place.run(at(16), "failed", acknowledged=0)
     assert place.states()[16] == "complete"
+
+
+def test_a_day_that_was_completed_by_a_replay_has_the_rows_of_both_runs(place):
+    place.run(at(16), "partial", read=10, acknowledged=6)
+    place.run(at(16), read=4, acknowledged=4, kind="replay", before=6)
+    totals = day_totals(date(2026, 1, 16), place.outcomes_of_days(date(2026, 1, 16), DAILY))
+    assert (totals.rows_read, totals.acknowledged, totals.is_complete) == (10, 10, True)
+
+
+def test_the_daily_report_counts_each_row_once_and_the_whole_of_a_day_in_two_runs(place):
+    place.run(at(16), "partial", read=10, acknowledged=6)
+    place.run(at(16), read=4, acknowledged=4, kind="replay", before=6)
+    other = replace(DAILY, slug="other", name="Other")
+    place.run(at(16), job=other)
+    place.run(at(16), job=other)  # again: ten more messages of the same rows
+    found = place.report(date(2026, 1, 16), [DAILY, other])
+    assert (found.rows, [topic.rows for topic in found.topics]) == (20, [30])
+    mail = daily_report_notification(found)
+    assert "everything arrived, 20 rows of 2 jobs" in mail.subject
+    (lines,) = [table.rows[1:] for table in mail.tables if table.title == "Each job"]
+    assert [line[3] for line in lines] == ["complete: 10 read = 10 acknowledged + 0 rejected"] * 2
 
 
 def test_the_first_whole_run_counts_before_a_replay_of_rejects(place):

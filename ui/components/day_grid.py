@@ -184,11 +184,10 @@ def _cell(outcomes: Sequence[ScheduledOutcome], now: datetime) -> Cell:
     state = day_state(outcomes)
     if state == "nothing_due":
         return None
-    runs = [outcome.run for outcome in outcomes if outcome.run]
     return [
         STATES.index(state),
-        sum(run.acknowledged for run in runs),
-        sum(run.rejected for run in runs),
+        sum(outcome.acknowledged for outcome in outcomes),
+        sum(outcome.run.rejected for outcome in outcomes if outcome.run),
         [[attempt_colour(run), seconds_of(run, now)] for outcome in outcomes for run in outcome.attempts],
     ]
 

@@ -196,8 +196,8 @@ def _times(slots: list[ScheduledOutcome], key: str, *, is_file: bool) -> None:
         {
             t("Scheduled"): moment(slot.scheduled_at, slot.timezone),
             t("State"): verdict_word(slot.state),
-            t("Read"): slot.run.rows_read if slot.run else None,
-            done: slot.run.acknowledged if slot.run else None,
+            t("Read"): slot.rows_read if slot.run else None,
+            done: slot.acknowledged if slot.run else None,
             t("Rejected"): slot.run.rejected if slot.run else None,
             t("Took"): duration(slot.run.duration_s) if slot.run and slot.run.finished_at else "",
             t("Attempts"): len(slot.attempts),
