@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -20,6 +22,8 @@ Headers = Mapping[str, str | bytes]
 _BYTES = (bytes, bytearray, memoryview)
 _SENT_AS_GIVEN = (str, *_BYTES)
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+_NOT_FINITE = (b"null", b"NaN", b"Infinity")
+"""What msgspec writes for a float and for a Decimal that JSON does not have: the first would be lost in silence."""
 ID_BYTES = 16
 
 
@@ -39,9 +43,15 @@ def make_batch(
 
 
 def require_topic_name(topic: str) -> None:
-    """Raises ConfigError if the name is empty."""
+    """Raises ConfigError if the name is empty, or has letters that no topic can have: librdkafka would end the process."""
     if not topic:
         raise ConfigError("a message needs a topic", why="its name is empty", remedy="name one")
+    if not (isinstance(topic, str) and topic.isascii()):
+        raise ConfigError(
+            f"{topic!r} cannot be the name of a topic",
+            why="letters, digits, dot, hyphen and underscore are allowed, 249 at most",
+            remedy="correct the name of the topic",
+        )
 
 
 def key_bytes(key: Key) -> bytes | None:
@@ -62,7 +72,10 @@ def value_bytes(value: Message) -> bytes:
     if isinstance(value, _SENT_AS_GIVEN):
         return _as_bytes(value, "value")
     try:
-        return _encode(value)
+        encoded = _encode(value)
+        if any(word in encoded for word in _NOT_FINITE):
+            _require_finite(value)
+        return encoded
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ConfigError("a value has no JSON form", why=str(error), remedy="give bytes, text or plain data") from None
 
@@ -71,9 +84,33 @@ def header_bytes(headers: Headers | None) -> tuple[tuple[str, bytes], ...]:
     """Returns text as UTF-8, bytes unchanged.
 
     Raises:
-        ConfigError: It is neither, or no UTF-8 text.
+        ConfigError: They are no mapping, or a name or value is neither or no UTF-8 text, which would crash librdkafka.
     """
-    return tuple((name, _as_bytes(text, f'header "{name}"')) for name, text in headers.items()) if headers else ()
+    if not headers:
+        return ()
+    if not isinstance(headers, Mapping):
+        raise ConfigError(
+            "headers are no mapping",
+            why=f"they are of type {type(headers).__name__}",
+            remedy="give a dict of names and values",
+        )
+    for name in headers:
+        if not isinstance(name, str) or any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise ConfigError(f"{name!r} cannot be the name of a header", why="it is no UTF-8 text", remedy="use str")
+    return tuple((name, _as_bytes(text, f'header "{name}"')) for name, text in headers.items())
+
+
+def _require_finite(value: object) -> None:
+    """Raises ValueError for a number that JSON does not have, however deep it is."""
+    waiting: list[Any] = [msgspec.to_builtins(value, builtin_types=(Decimal,))]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, float | Decimal) and not math.isfinite(found):
+            raise ValueError(f"JSON has no {found}")
+        if isinstance(found, dict):
+            waiting += found.values()
+        elif isinstance(found, list | tuple | set | frozenset):
+            waiting += found
 
 
 def _as_bytes(text: object, what: str) -> bytes:

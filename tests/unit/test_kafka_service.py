@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -47,7 +49,12 @@ def service_over(
         ("k", "v\ud800", None, "a value is no UTF-8 text"),
         ("k", {"x": object()}, None, "a value has no JSON form"),
         ("k", NESTED, None, "a value has no JSON form"),
+        ("k", {"x": [1, {"y": math.nan}]}, None, "a value has no JSON form: JSON has no nan"),
+        ("k", {"x": Decimal("-Infinity")}, None, "a value has no JSON form: JSON has no -Infinity"),
         ("k", "v", {"h": 5}, 'a header "h" is neither text nor bytes'),
+        ("k", "v", {"h\ud800": "x"}, "cannot be the name of a header: it is no UTF-8 text"),
+        ("k", "v", {5: "x"}, "cannot be the name of a header: it is no UTF-8 text"),
+        ("k", "v", [("h", "x")], "headers are no mapping: they are of type list"),
     ],
 )
 def test_a_message_that_no_client_could_take_is_refused_before_it_is_handed_over(
@@ -66,6 +73,19 @@ def test_a_message_that_no_client_could_take_is_refused_before_it_is_handed_over
 def test_a_message_needs_a_topic():
     with service_over(MemoryPublisher()) as service, pytest.raises(ConfigError, match="needs a topic"):
         service.send_message("", "k", "v")
+
+
+@pytest.mark.parametrize("topic", ["orders\ud800", "città", 5])
+def test_a_topic_has_a_name_that_clients_can_take(topic: Any):
+    with service_over(MemoryPublisher()) as service, pytest.raises(ConfigError, match="cannot be the name of a topic"):
+        service.send_message(topic, "k", "v")
+
+
+def test_null_in_a_value_is_sent_as_it_is():
+    publisher = MemoryPublisher()
+    with service_over(publisher) as service:
+        service.send_message("orders", "k", {"NaN": None, "n": Decimal("1.50"), "text": "Infinity"})
+    assert publisher.records["orders"][0].value == b'{"NaN":null,"n":1.50,"text":"Infinity"}'
 
 
 def test_a_retriable_failure_is_tried_again_within_the_call():
