@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
 import core
@@ -122,6 +123,34 @@ def test_a_query_is_tried_of_whichever_job_there_is(executed, altered):
     told = texts(executed(named("03"), altered))
     assert "Altro" in told
     assert "sent\n◐ complete with rejects" in told
+
+
+@pytest.mark.parametrize("kind", [{"envelope": "none"}, {"envelope": "connect"}, {"null_value_when": "OPERATOR = 848"}])
+def test_a_query_is_tried_whatever_its_messages_look_like(executed, demo, tmp_path, kind):
+    folder = tmp_path / "demo"
+    shutil.copytree(demo, folder)
+    (file,) = (folder / "queries").glob("*.job.json")
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | kind), encoding="utf-8")
+    told = texts(executed(named("03"), folder))
+    assert "sent\n◐ complete with rejects" in told
+    assert "1 × DATE_OTHER: no such date" in told
+
+
+def test_a_workspace_without_a_job_for_kafka_says_so(executed, tmp_path):
+    with pytest.raises(CellExecutionError, match="sends to Kafka: python -m core new job makes one"):
+        executed(named("03"), tmp_path / "empty")
+
+
+def test_the_day_of_a_verdict_is_that_of_the_jobs_time_zone(executed, altered):
+    (file,) = (altered / "queries").glob("altro.job.json")
+    job = json.loads(file.read_text(encoding="utf-8")) | {"name": "Kolkata", "timezone": "Asia/Kolkata"}
+    (altered / "queries" / "kolkata.job.json").write_text(json.dumps(job), encoding="utf-8")
+    command = ("run", "kolkata", "--at", "2026-01-17T00:15", "--param", "DATA=2026-01-16", "--workspace", altered)
+    assert run_command(*command, env=environment(), cwd=altered.parent).returncode == 0
+    chart = charts(executed(named("02"), altered))[0]
+    days = {str(day)[:10] for trace in chart["data"] for day in trace["x"]}
+    assert "2026-01-17" in days
+    assert "2026-01-16" not in days
 
 
 def test_job_health_shows_verdicts_rejects_drift_and_expectations(executed):
