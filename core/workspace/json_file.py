@@ -68,7 +68,9 @@ def parse_json_file(path: Path, text: str) -> JsonFile:
             column=error.colno,
         ) from None
     except ValueError as error:
-        raise ConfigError("this is not JSON", why=str(error), file=path, line=1) from None
+        # Python's own words about an integer of more than 4,300 digits are for programmers.
+        why = "a number has too many digits" if "digits" in str(error) else str(error)
+        raise ConfigError("this is not JSON", why=why, file=path, line=1) from None
     except RecursionError:
         raise _too_deep(path) from None
     file = JsonFile(path, text, document)

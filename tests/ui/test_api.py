@@ -125,7 +125,8 @@ def test_history_has_the_runs_in_pages_and_of_what_is_asked_for(asked):
                                    "limit=x", "state=nonsense", "since=yesterday", "since=2026-01-01T00:00:00",
                                    "until=9999-12-31T23:59:59-23:00", "since=0001-01-01T00:00:00%2B10:00"])  # fmt: skip
 def test_pages_and_times_that_are_none_are_refused(asked, query):
-    is_problem(asked.get(f"/api/scheduler/history?{query}"), 422, "is not valid")
+    name = query.partition("=")[0]
+    is_problem(asked.get(f"/api/scheduler/history?{query}"), 422, f'the parameter "{name}" is not valid')
 
 
 def test_a_runner_is_not_needed_to_serve(asked):

@@ -313,6 +313,7 @@ def test_no_file_says_where_to_make_it(place):
         ),
         (b'{"connections": "\xff"}', "connections.json, line 1", "not UTF-8"),
         ('{"connections": []}'.encode("utf-16"), "connections.json, line 1", "not UTF-8"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "connections.json, line 1", "a number has too many digits"),
         (b"[" * 100_000, "connections.json, line 1", "nested too deeply"),
         (b'{"a":' * 700 + b"1" + b"}" * 700, "connections.json, line 1", "nested too deeply"),
     ],

@@ -268,7 +268,7 @@ def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
 
 def _of_pydantic(detail: Mapping[str, Any]) -> PsttError:
     """Returns the problem of a query parameter or a header; its value is not shown."""
-    place = [str(step) for step in detail["loc"]]
+    place = [str(step) for step in detail["loc"][:2]]  # behind that is which of its values, and what pydantic tried
     what = {"query": "parameter", "path": "part of the address", "header": "header"}.get(place[0], place[0])
     why = str(detail["msg"])
     return PsttError(f'the {what} "{".".join(place[1:])}" is not valid', why=why[:1].lower() + why[1:])
