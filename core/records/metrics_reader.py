@@ -105,6 +105,9 @@ class MetricsReader:
         db.execute("SET temp_directory = ''")
         db.execute(f"SET memory_limit = '{MEMORY}'")
         db.execute("SET allowed_paths = ?", [[str(path) for path in self._metrics.waiting]])
+        # A function of an extension is a mistake in the question; DuckDB would try to download it, and fail as a disk does.
+        db.execute("SET autoinstall_known_extensions = false")
+        db.execute("SET autoload_known_extensions = false")
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
 

@@ -94,6 +94,8 @@ def test_days_begin_at_midnight_of_the_workspace_also_where_a_zone_has_quarter_h
         "SELECT * FROM read_text('{root}/.env')",
         "SELECT * FROM read_csv('https://example.com/x.csv')",
         "SELECT * FROM glob('{root}/*')",
+        "SELECT * FROM sqlite_scan('{root}/.pstt/ledger.sqlite', 'run')",  # DuckDB would install an extension
+        "SELECT * FROM read_xlsx('{root}/x.xlsx')",
     ],
 )
 def test_nothing_but_a_question_is_answered(workspace, db, harm):
