@@ -76,7 +76,11 @@ def short_value(value: str) -> str:
 
 
 def verdict(run: Run) -> str:
-    """Returns `12 read = 10 acknowledged + 2 rejected` for a run that succeeded, else how far it came and why it stopped."""
+    """Returns `12 read = 10 acknowledged + 2 rejected` for a run that succeeded, else how far it came and why it stopped.
+
+    Where not one row is counted, only the reason: of an interrupted run the counts are not known, and of a replay of keys
+    rows were read that are not counted.
+    """
     done = "written" if run.is_file else "acknowledged"
     if run.state == "succeeded":
         if run.sent == 0 and run.acknowledged:
@@ -87,6 +91,8 @@ def verdict(run: Run) -> str:
         return f"{run.rows_read:,} read = {run.acknowledged:,} {done} + {run.rejected:,} rejected"
     if run.state in ("running", "planned"):
         return f"since {local_time(run.started_at, run.timezone, seconds=True)}"
+    if not (run.rows_read or run.acknowledged or run.rejected):
+        return run.error_text or "no row was read"
     counts = f"{run.acknowledged:,} of {run.rows_read:,} rows read are {done}"
     if run.acknowledged == 1:
         counts = f"1 of {run.rows_read:,} rows read is {'written' if run.is_file else 'acknowledged'}"

@@ -233,7 +233,10 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
         )
         return "✘", short, f"Not everything arrived: check {', '.join(job.name for job in bad)}."
     if open_:
-        short = f"{len(open_)} of {due} jobs not done yet ({rows:,} {'row' if rows == 1 else 'rows'} arrived)"
+        short = (
+            f"{len(open_)} of {due} jobs {'is' if len(open_) == 1 else 'are'} not done yet "
+            f"({rows:,} {'row' if rows == 1 else 'rows'} arrived)"
+        )
         return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."
     if rejected := report.rejected:
         counts = f"{rows:,} {'row' if rows == 1 else 'rows'} of {counted(due, 'job')}, {rejected:,} rejected"

@@ -148,6 +148,12 @@ def test_a_verdict_about_one_row_is_in_the_singular(run, text):
     assert verdict(run) == text
 
 
+def test_a_run_without_a_row_says_the_reason_alone():
+    empty = replace(AWAY, rows_read=0)
+    assert verdict(empty) == 'no broker of "Kafka Collaudo" answers'
+    assert verdict(replace(empty, error_text=None)) == "no row was read"
+
+
 @pytest.mark.parametrize(
     ("count", "retried", "dry", "subject"),
     [
