@@ -61,12 +61,12 @@ def runs(
     """Lists the newest runs and their verdicts."""
     with App.open(workspace) as opened:
         slug = opened.job(job).slug if job else None
-        found = opened.ledger.history.newest(slug, limit)
+        found, timezone = opened.ledger.history.newest(slug, limit), opened.timezone
         progress = ProgressFiles(opened.workspace).of_runs(found)
     if as_json:
         print_json({"runs": [run_document(run, progress.get(run.run_id)) for run in found]})
     else:
-        print_lines(runs_table(found))
+        print_lines(runs_table(found, timezone))
 
 
 @app.command()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.clock import iso_utc
@@ -22,10 +21,8 @@ if TYPE_CHECKING:
 
     from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
-    from core.errors import ConfigError
     from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
-    from core.model.job import Job
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.daily_report import DailyReport
@@ -34,12 +31,10 @@ if TYPE_CHECKING:
     from core.records.metrics import SyncResult
     from core.records.outcomes import ScheduledOutcome
     from core.records.retention import RolledUpResult
-    from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
     from core.workspace.settings import SettingRow
 
-from core.calendar.describe import describe_calendar
 from core.cli.live_lines import part_line
 from core.cli.output import language, said
 from core.formatting import counted, heading, local_time, ms_text, size_text, verdict
@@ -64,8 +59,6 @@ __all__ = [
     "replay_lines",
     "run_lines",
     "runs_table",
-    "scheduled_runs_table",
-    "scheduled_time_lines",
     "send_lines",
     "settings_lines",
     "summary_lines",
@@ -277,8 +270,13 @@ def reject_lines(run_id: str, rejects: Sequence[Reject]) -> list[str]:
     return [*lines, f"{len(rejects):,} rejected {'row' if len(rejects) == 1 else 'rows'} in run {run_id}"]
 
 
-def runs_table(runs: Sequence[Run]) -> list[str]:
-    """Returns one line for each run, in the order given."""
+def runs_table(runs: Sequence[Run], timezone: str) -> list[str]:
+    """Returns one line for each run, in the order given.
+
+    Args:
+        runs: Times are those of the job's zone.
+        timezone: Of the workspace; a job of another zone has it behind its name.
+    """
     if not runs:
         return ["no run yet", "  next   python -m core run JOB"]
     names = f"{said('run'):<11} {said('scheduled'):<18} {said('verdict'):<23} {said('read'):>11}"
@@ -287,8 +285,15 @@ def runs_table(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         when = local_time(run.scheduled_at, run.timezone)
         counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
-        lines.append(f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {Data(run.job)}")
+        lines.append(
+            f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {Data(job_in_zone(run.job, run.timezone, timezone))}"
+        )
     return lines
+
+
+def job_in_zone(job: str, zone: str, timezone: str) -> str:
+    """Returns a job with its time zone behind it, if that is not the one of the workspace."""
+    return job if zone == timezone else f"{job} ({zone})"
 
 
 _ANSWERS = {
@@ -329,64 +334,15 @@ def verification_lines(found: Verification, most: int = 10) -> list[str]:
     return lines
 
 
-def scheduled_time_lines(
-    jobs: Sequence[Job],
-    times: Sequence[tuple[datetime, str]],
-    days: float,
-    unusable: Mapping[str, ConfigError],
-    most: int = 20,
-) -> list[str]:
-    """Returns the calendar of each job in words, the next scheduled times, and which of these runs will fail.
+def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: KnownSince | None = None) -> list[str]:
+    """Returns one line for each send of a key: time, job, place and outcome; then since when sends are known.
 
     Args:
-        jobs: The enabled jobs.
-        times: (time in the job's zone, file name of the job), soonest first.
-        days: How far ahead they reach.
-        unusable: File name of the job → why it cannot run.
-        most: Scheduled times that are shown.
+        key: The key that was looked for.
+        sends: In order of time.
+        timezone: Of the workspace, in which a send has its time; the scheduled time has the job's zone, named if it differs.
+        known: Since when single sends are known.
     """
-    failing = [f"✘ {Data(slug)} will fail: {error.text}" for slug, error in unusable.items()]
-    if not jobs:
-        return ["no job is enabled", "  next   README: how to add a job", *failing]
-    width = max(len(job.slug) for job in jobs)
-    lines = [f"{Data(job.slug):<{width}}  {describe_calendar(job, language())}, {job.timezone}" for job in jobs]
-    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {Data(slug)}" for moment, slug in times[:most])]
-    if len(times) > most:
-        lines.append(f"and {len(times) - most:,} more in {days:g} days; --json lists them all")
-    if not times:
-        lines.append(f"no scheduled time in the next {days:g} days")
-    return lines + failing
-
-
-def scheduled_runs_table(scheduled_runs: Sequence[tuple[ScheduledRun, Run | None]], timezone: str) -> list[str]:
-    """Returns one line for each scheduled run: when, which job, and its outcome."""
-    if not scheduled_runs:
-        return ["no scheduled time in these days", "  next   python -m core next shows what comes"]
-    width = max(len(scheduled_run.job) for scheduled_run, _ in scheduled_runs)
-    return [
-        f"{local_time(scheduled_run.scheduled_at, run.timezone if run else timezone, seconds=True):<21} "
-        f"{Data(scheduled_run.job):<{width}}  {scheduled_run.kind:<8}  {_outcome(scheduled_run, run)}"
-        for scheduled_run, run in scheduled_runs
-    ]
-
-
-def _outcome(scheduled_run: ScheduledRun, run: Run | None) -> str:
-    if scheduled_run.state == "skipped":
-        span = ""
-        if scheduled_run.skipped_until:
-            skipped = scheduled_run.skipped_count
-            count = f"{skipped:,} scheduled {'time' if skipped == 1 else 'times'} " if skipped else ""
-            span = f"({count}until {iso_utc(scheduled_run.skipped_until, 'seconds')}) "
-        return f"skipped {span}{scheduled_run.reason}"
-    attempt = f", attempt {run.attempt}" if run and run.attempt > 1 else ""
-    verdict_ = f"{headline(run.verdict)}, run {run.run_id}{attempt}" if run else ""
-    if scheduled_run.state == "planned":
-        return f"waits   {scheduled_run.reason or verdict_ or 'for a worker'}"
-    return f"{scheduled_run.state:<7} {verdict_}"
-
-
-def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: KnownSince | None = None) -> list[str]:
-    """Returns one line for each send of a key: time, job, place and outcome; then since when sends are known."""
     note = [f"  {known.text}; earlier ones are counted by day"] if known and known.text else []
     if not sends:
         never = f"{Data(key)}   never sent from this workspace" + (", as far as single sends are known" if note else "")
@@ -396,7 +352,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
         f"{Data(key)}   {len(sends):,} {'send' if len(sends) == 1 else 'sends'} in {runs:,} {'run' if runs == 1 else 'runs'}"
     ]
     for send in sends:
-        when = local_time(send["sent_at"], send["timezone"] or timezone, seconds=True)
+        when = local_time(send["sent_at"], timezone, seconds=True)
         where = (
             f"{send['topic']}-{send['partition']} @ {send['offset']}"
             if send["partition"] is not None
@@ -409,7 +365,9 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
         name = Data(job).marked if job else "sent by hand"
         name += f"   key {Data(repr(send['key']))}" if send.get("key", key) != key else ""
         if send.get("scheduled_at"):
-            name += f"   scheduled {local_time(send['scheduled_at'], send['timezone'] or timezone)}"
+            zone = send["timezone"] or timezone
+            scheduled = local_time(send["scheduled_at"], zone)
+            name += f"   scheduled {scheduled}" if zone == timezone else f"   scheduled {scheduled} {zone}"
         lines.append(
             f"  {when}   {name}   {Data(where)}   {outcome}   attempt {send['attempt']}   run {send['run_id']}"
         )

@@ -13,9 +13,10 @@ from core.app import App
 from core.cli.documents import scheduled_run_document
 from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines, print_note
-from core.cli.render import scheduled_runs_table, scheduled_time_lines
+from core.cli.schedule_lines import scheduled_runs_table, scheduled_time_lines
 from core.errors import PsttError
 from core.language import Data
+from core.records.outcomes import with_deleted_jobs
 from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
 from core.run.drift import accept_columns as accept_drift
@@ -24,6 +25,7 @@ from core.scheduler.commands import set_job_enabled
 from core.scheduler.control import cancel as cancel_run_or_job
 from core.scheduler.control import coming_scheduled_times, past_scheduled_runs, stop_runner
 from core.scheduler.wiring import run_runner
+from core.workspace.jobs import load_jobs
 
 __all__ = ["app"]
 
@@ -85,10 +87,11 @@ def scheduled(
         slug = opened.job(job).slug if job else None
         found = past_scheduled_runs(opened, now(), days, slug)
         timezone = opened.timezone
+        jobs = with_deleted_jobs(load_jobs(opened.workspace)[0], opened.ledger, timezone)
     if as_json:
         print_json({"scheduled_runs": [scheduled_run_document(scheduled_run, run) for scheduled_run, run in found]})
     else:
-        print_lines(scheduled_runs_table(found, timezone))
+        print_lines(scheduled_runs_table(found, {one.slug: one.timezone for one in jobs}, timezone))
 
 
 @app.command()

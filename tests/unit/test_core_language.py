@@ -65,7 +65,7 @@ def test_the_columns_of_a_run_stay_where_they_are(in_italian):
 
 
 def test_a_table_has_its_figures_under_its_names(in_italian):
-    names, row = italian(runs_table([RUN]))
+    names, row = italian(runs_table([RUN], "Europe/Rome"))
     for name, figure in (("lette", "18.545"), ("confermate", "18.543"), ("scartate", "2")):
         assert names.index(name) + len(name) == row.rindex(f" {figure} ") + 1 + len(figure)
     assert row.startswith("7f3c2       17 gen 2026 02:00  ◐ completa con scarti ")
@@ -283,7 +283,7 @@ def test_names_of_a_table_are_not_translated():
     run = replace(
         RUN, job=WORD, job_name=WORD, topic=WORD, connection=WORD, cluster=WORD, asked_by=WORD, parameters={WORD: WORD}
     )
-    assert italian(runs_table([run]))[1].split()[-1] == WORD
+    assert italian(runs_table([run], run.timezone))[1].split()[-1] == WORD
     first, route, *_ = italian(whole_run_lines(run, []))
     assert first.startswith("failed · prevista per il ")
     assert first.endswith(" · failed = failed")

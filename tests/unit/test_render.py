@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from core.cli import render
+from core.cli import render, schedule_lines
 from core.cli.documents import run_document
 from core.cli.output import error_document, error_lines, print_json
 from core.errors import BrokerUnavailable, ConfigError
@@ -21,6 +21,7 @@ from core.model.run import PartitionRange, Reject, Run
 from core.notify.alert_messages import failure_notification, success_notification
 from core.notify.rules import default_alerts
 from core.notify.situation import Recipients, Situation
+from core.records.scheduled_runs import ScheduledRun
 from core.run.execute import DryRun
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -226,9 +227,51 @@ def test_the_document_says_the_same_numbers_and_is_plain_json():
 
 
 def test_runs_are_a_table_with_one_line_each():
-    head, line = printed(render.runs_table, [RUN])
+    head, line = printed(render.runs_table, [RUN], "Europe/Rome")
     assert head.split() == ["run", "scheduled", "verdict", "read", "acknowledged", "rejected", "job"]
     assert line.split() == "7f3c2 17 Jan 2026 02:00 ◐ complete with rejects 18,545 18,543 2 export-cdg-tracce".split()
+
+
+def test_a_table_names_the_zone_of_a_job_that_is_not_the_usual_one():
+    _, rome, new_york = printed(
+        render.runs_table, [RUN, replace(RUN, timezone="America/New_York", job="one")], "Europe/Rome"
+    )
+    assert rome.endswith("  export-cdg-tracce")
+    assert "16 Jan 2026 20:00" in new_york
+    assert new_york.endswith("  one (America/New_York)")
+
+
+def test_scheduled_times_are_of_the_zone_of_their_job_with_a_run_and_without():
+    skipped = ScheduledRun(
+        scheduled_run_id=1,
+        job="one",
+        kind="calendar",
+        scheduled_at=AT,
+        state="skipped",
+        reason="missed",
+        run_id=None,
+        tries=0,
+        not_before=None,
+        args={},
+        job_sha256="",
+        asked_by="",
+        request_id=None,
+        skipped_until=AT + timedelta(hours=2),
+        skipped_count=3,
+        created_at=AT,
+        finished_at=AT,
+    )
+    done = replace(skipped, state="done", skipped_until=None)
+    run = replace(RUN, timezone="America/New_York", job="one")
+    first, second = printed(
+        schedule_lines.scheduled_runs_table,
+        [(skipped, None), (done, run)],
+        {"one": "America/New_York"},
+        "Europe/Rome",
+    )
+    assert first.startswith("16 Jan 2026 20:00:00  one (America/New_York)  calendar")
+    assert first.endswith("skipped (3 scheduled times until 16 Jan 2026 22:00:00) missed")
+    assert second.startswith("16 Jan 2026 20:00:00  one (America/New_York)  calendar")
 
 
 SEND = {
@@ -248,11 +291,18 @@ SEND = {
 
 
 def test_a_key_is_found_with_place_time_and_outcome():
-    first, line = printed(render.send_lines, "572680001120", [SEND], "UTC")
+    first, line = printed(render.send_lines, "572680001120", [SEND], "Europe/Rome")
     assert first == "572680001120   1 send in 1 run"
     assert line == (
         "  17 Jan 2026 02:00:00   Export   pstt-traces-3 @ 88120   acknowledged in 11 ms   attempt 1   run 7f3c2"
     )
+
+
+def test_sends_of_jobs_in_several_zones_have_their_times_in_one_zone():
+    other = SEND | {"timezone": "America/New_York", "scheduled_at": AT, "job_name": "One"}
+    _, first, second = printed(render.send_lines, "k", [SEND | {"scheduled_at": AT}, other], "Europe/Rome")
+    assert first.startswith("  17 Jan 2026 02:00:00   Export   scheduled 17 Jan 2026 02:00   ")
+    assert second.startswith("  17 Jan 2026 02:00:00   One   scheduled 16 Jan 2026 20:00 America/New_York   ")
 
 
 def test_a_send_that_failed_and_one_by_hand_say_so():
