@@ -19,7 +19,13 @@ from core.model.verdict import VERDICT_STYLES
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
-from core.records.outcomes import OutcomeState, ScheduledOutcome, is_on_day, outcomes_of_days, with_deleted_jobs
+from core.records.outcomes import (
+    OutcomeState,
+    ScheduledOutcome,
+    is_on_day,
+    outcomes_of_days,
+    with_deleted_jobs,
+)
 
 __all__ = [
     "DailyReport",
@@ -83,6 +89,7 @@ class TopicReport:
 
     topic: str
     rows: int
+    """Messages of every run for the day, also those that a replay sent once more."""
     bytes: int
     failed: int
     rejected: int

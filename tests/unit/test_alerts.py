@@ -587,6 +587,19 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     assert "failed: no broker of Kafka Produzione answers" in entry.body
 
 
+def test_the_receipt_counts_no_row_twice_that_was_sent_again(stage):
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
+    stage.restart()
+    stage.ran(20_000, scheduled_at=START)
+    stage.ran(20_000, scheduled_at=START)
+    stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    stage.go(TEN_S)
+    (entry,) = [entry for entry in stage.outbox.waiting() if entry.kind == "receipt"]
+    assert entry.subject == "✔ 17 Jan 2026 so far: everything arrived, 20,000 rows of 1 job"
+    assert "topic         messages" in entry.body
+    assert "pstt-traces   40,000" in entry.body
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "subject"),
     [
