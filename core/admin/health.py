@@ -74,7 +74,7 @@ def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResu
     subject = f"job {job.slug}"
     latest = latest_due(job, ledger, now - grace, now)
     if latest is None:
-        return CheckResult("pass", subject, "was never due yet")
+        return CheckResult("pass", subject, _begun(job, ledger, now, grace))
     due, good, running = latest.due, latest.succeeded, latest.running
     when = f"{_local(due.scheduled_at, job)} {job.timezone}"
     if good is not None:
@@ -119,6 +119,16 @@ def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
         why = late[-1].last_error or "no runner delivers them"
         text = f"{counted(len(late), 'message')} {'waits' if len(late) == 1 else 'wait'} for more than an hour: {why}"
         yield CheckResult("warn", "outbox", text, "python -m core alerts test says what is wrong")
+
+
+def _begun(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> str:
+    """Returns what is to be said of a job whose first due time, if there is one, is not late yet."""
+    latest = latest_due(job, ledger, now, now)
+    if latest is None:
+        return "was never due yet"
+    if latest.succeeded is not None:
+        return f"succeeded for {_local(latest.succeeded.scheduled_at, job)} {job.timezone}"
+    return f"was due for the first time less than {_ago(grace.total_seconds())} ago and has not succeeded yet"
 
 
 def _ago(age_s: float) -> str:

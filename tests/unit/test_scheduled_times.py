@@ -471,6 +471,21 @@ def test_an_hourly_job_that_was_disabled_for_six_hours_is_18_of_18_everywhere(li
     assert (life.health(), life.late()) == ("pass", "in time")
 
 
+@pytest.mark.parametrize(
+    ("until", "ends", "text"),
+    [
+        (rome(2, 50), "succeeded", "was never due yet"),
+        (rome(3, 5), "failed", "was due for the first time less than 60 minutes ago and has not succeeded yet"),
+        (rome(3, 5), "succeeded", "succeeded for 17 Jan 2026 03:00 Europe/Rome"),
+    ],
+)
+def test_health_of_a_job_that_was_due_for_the_first_time_within_its_grace(life, until, ends, text):
+    life.at, life.ends = rome(2, 30), ends
+    life.begin(HOURLY, until)
+    (found,) = (r for r in health(life.ledger, life.outbox, [life.job], [], life.at, 3600) if r.subject == "job export")
+    assert (found.status, found.text) == ("pass", text)
+
+
 def test_midnight_belongs_to_the_day_that_begins(life):
     midnight(life)
     assert life.page(date(2026, 1, 16)) == life.reported(date(2026, 1, 16)) == {"23:00": B}
