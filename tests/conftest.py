@@ -25,6 +25,7 @@ from oracle_double import OracleDouble
 from core.records import accounts
 from tests.rigs.errors import RigMissing
 from tests.rigs.fork_server import end_fork_server
+from tests.rigs.left_behind import end_what_is_left_behind
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -174,7 +175,11 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Ends a run of all tests at once if a service that PSTT_REQUIRE names is missing."""
+    """Ends a run of all tests at once if a service that PSTT_REQUIRE names is missing.
+
+    What tests start ends with this process from now on, also if it is killed.
+    """
+    end_what_is_left_behind()
     config = session.config
     if hasattr(config, "workerinput") or config.args_source != pytest.Config.ArgsSource.TESTPATHS or not required():
         return

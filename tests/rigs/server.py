@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.rigs.errors import ServerFailed
+from tests.rigs.left_behind import OWN_GROUP, unmarked
 
 GUARD = Path(__file__).with_name("guard.py")
 
@@ -72,9 +73,6 @@ class Server:
         user: str = "",
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        own_group = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
-        )
         with log.open("ab") as output:
             self._guard = subprocess.Popen(  # its own group, so that Ctrl-C leaves the end of the server to us
                 [sys.executable, "-I", "-S", str(GUARD), str(folder), user, *command],
@@ -83,8 +81,8 @@ class Server:
                 stderr=output,
                 bufsize=0,
                 cwd="/" if user else folder,
-                env=None if environ is None else dict(environ),
-                **own_group,
+                env=unmarked(os.environ if environ is None else environ),
+                **OWN_GROUP,
             )
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
