@@ -36,6 +36,7 @@ PsttError
  │  ├ SignInNeeded       the caller is not signed in, or no longer
  │  └ TooManyAttempts    too many wrong passwords; the next one is checked after a wait
  ├ AlreadySent           this scheduled time has been sent; sending it again has to be confirmed
+ ├ NotDueYet             this scheduled time is in the future; sending it now has to be confirmed
  └ RowRejected           this row goes to the rejects, the run continues
 ```
 
@@ -64,6 +65,7 @@ __all__ = [
     "MessagesLost",
     "NotAuthorised",
     "NotDelivered",
+    "NotDueYet",
     "NothingArrived",
     "PsttError",
     "QueryFailed",
@@ -164,6 +166,12 @@ class ConfigError(PsttError):
 
 class AlreadySent(PsttError):
     """The scheduled time was sent before; sending it again has to be confirmed."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class NotDueYet(PsttError):
+    """The scheduled time is in the future; the runner would skip it then, so sending it now has to be confirmed."""
 
     exit_code: ClassVar[int] = 2
 

@@ -64,7 +64,11 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and make every message, send nothing.")] = False,
     by_runner: Annotated[bool, typer.Option("--by-runner", help="Ask the runner to run it, and do not wait.")] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Also where this scheduled time was sent: readers see its messages again.")
+        bool,
+        typer.Option(
+            "--again",
+            help="Also where this scheduled time was sent, so that readers see its messages again, or is in the future.",
+        ),
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,

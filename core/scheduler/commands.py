@@ -13,7 +13,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from core.calendar.cron import previous_scheduled_time
-from core.errors import AlreadySent, ConfigError, StorageFailed
+from core.errors import AlreadySent, ConfigError, NotDueYet, StorageFailed
 from core.formatting import counted, local_time
 from core.model.job import Job
 from core.model.query import ParameterValue
@@ -29,6 +29,7 @@ __all__ = [
     "audit_run",
     "cancel_job",
     "cancel_run",
+    "is_before_its_time",
     "replay_args",
     "request_replay",
     "request_run",
@@ -48,12 +49,26 @@ def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
     return None if is_never_twice else ledger.history.sent_before(job.slug, scheduled_at)
 
 
-def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: bool) -> None:
-    """Refuses to send a scheduled time a second time, unless `again` says that this is intended.
+def is_before_its_time(job: Job, scheduled_at: datetime, now: datetime) -> bool:
+    """Returns whether a run now would be the run of a coming time of the calendar, which the runner then skips."""
+    return scheduled_at > now and previous_scheduled_time(job, scheduled_at) == scheduled_at
+
+
+def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, now: datetime, *, again: bool) -> None:
+    """Refuses to send a scheduled time a second time or before it is due, unless `again` says that this is intended.
 
     Raises:
         AlreadySent: A run for this time has succeeded; the text says which, and how many messages readers would see again.
+        NotDueYet: The time is in the future.
     """
+    if not again and is_before_its_time(job, scheduled_at, now):
+        raise NotDueYet(
+            f'job "{job.name}" is not due before {local_time(scheduled_at, job.timezone)} {job.timezone}',
+            why="a run that is complete before then counts for that time: the runner would skip it, and rows that come "
+            "until then would not be sent",
+            remedy='leave the time out to run the last one; say that this is meant: --again on the command line, "again": '
+            "true over REST",
+        )
     sent = None if again else sent_before(ledger, job, scheduled_at)
     if sent is not None:
         raise AlreadySent(
@@ -84,19 +99,20 @@ def request_run(
         now: The clock.
         at: Scheduled time, naive in the job's zone; None: the newest one of its calendar, or now.
         parameters: Values or templates that take precedence over the job's own.
-        again: Also where the scheduled time was sent before.
+        again: Also where the scheduled time was sent before, or is in the future.
         dry_run: Reads every row and sends nothing.
 
     Raises:
         AccessRefused: The caller may not send.
         AlreadySent: The scheduled time was sent before, and `again` is not given.
+        NotDueYet: It is in the future, and `again` is not given.
     """
     action: Literal["dry_run", "run"] = "dry_run" if dry_run else "run"
     require(caller, action)
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=ZoneInfo(job.timezone))
     if not dry_run and (due := at or previous_scheduled_time(job, now)) is not None:
-        require_unsent(ledger, job, due, again=again)
+        require_unsent(ledger, job, due, now, again=again)
     args = {"at": at.isoformat() if at else None, "parameters": dict(parameters or {}), "again": again}
     return _request(ledger, action, f"job {job.slug}", caller, now, args, job=job.slug)
 
@@ -165,11 +181,12 @@ def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, agai
     Raises:
         AccessRefused: The caller may not send.
         AlreadySent: The scheduled time was sent before, and `again` is not given.
+        NotDueYet: It is in the future, and `again` is not given.
     """
     action: Literal["dry_run", "run"] = "dry_run" if dry_run else "run"
     require(caller, action)
     if not dry_run:
-        require_unsent(ledger, plan.job, plan.scheduled_at, again=again)
+        require_unsent(ledger, plan.job, plan.scheduled_at, now, again=again)
     after = {"at": plan.scheduled_at.isoformat(), "parameters": dict(plan.query.values), "again": again}
     with suppress(StorageFailed) if dry_run else nullcontext():  # a full disk does not stop what writes nothing else
         ledger.audit.add(caller.name, action, f"job {plan.job.slug}", now, after=after)

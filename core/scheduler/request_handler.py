@@ -47,6 +47,12 @@ class RequestHandler:
         self._registry = registry
         self._dry_runs = dry_runs
 
+    def drop_stops(self, now: datetime) -> None:
+        """Answers the stops that an earlier runner was asked for and did not live to obey; this one is not meant."""
+        for request in self._ledger.requests.waiting():
+            if request.kind == "stop":
+                self._ledger.requests.answer(request.request_id, "done", "the runner had ended before", now)
+
     def handle_waiting(self, now: datetime) -> None:
         """Answers each waiting request; one that cannot be done is refused with the reason."""
         for request in self._ledger.requests.waiting():
@@ -102,7 +108,7 @@ class RequestHandler:
             raise ConfigError(f"{at} has no offset")
         scheduled_at = at or previous_scheduled_time(job, now) or now.replace(microsecond=0)
         # It may have been sent since it was asked for.
-        require_unsent(self._ledger, job, scheduled_at, again=bool(request.args.get("again")))
+        require_unsent(self._ledger, job, scheduled_at, now, again=bool(request.args.get("again")))
         return self._plan(request, job.slug, scheduled_at, {"parameters": request.args.get("parameters") or {}}, now)
 
     def _plan(self, request: Request, slug: str, at: datetime, args: Mapping[str, Any], now: datetime) -> str:

@@ -31,6 +31,7 @@ from core.admin.edit_queries import delete_query, query_names
 from core.admin.topic_messages import consumer_groups
 from core.admin.versions import restore_version
 from core.app import App
+from core.calendar.cron import next_scheduled_times
 from core.clock import iso_utc
 from core.errors import AccessRefused, AlreadySent, PsttError
 from core.notify.incidents import begin_incident
@@ -836,6 +837,13 @@ def test_core_refuses_it_too_where_a_front_does_not_ask_for_the_right(place, cas
     assert case.effect(place) == effect
 
 
+def next_time(place):
+    """Returns the next time of the job's calendar."""
+    with App.open(place.folder) as app:
+        (found,) = next_scheduled_times(app.job(SLUG), clock(), 1)
+    return found
+
+
 WRONG = {
     "unknown job": (
         lambda p: p.cli("run", "nothing", "--by-runner"),
@@ -896,6 +904,11 @@ WRONG = {
         lambda p: [an_incremental_job(p), p.cli("backfill", SLUG, "--from-value", "2026-01-05", "--why", "again")],
         lambda p: p.rest("POST", BACKFILLS, {"job": SLUG, "from_value": "2026-01-05", "why": "again"}),
         lambda p: changes.backfill_from(SLUG, "2026-01-05", "again"),
+    ),
+    "a time that is still to come": (
+        lambda p: p.cli("run", SLUG, "--at", next_time(p).isoformat()),
+        lambda p: p.rest("POST", f"{JOBS}/{SLUG}/run", {"at": next_time(p).isoformat()}),
+        lambda p: changes.run(SLUG, next_time(p)),
     ),
     "a range that is still to come": (
         lambda p: p.cli("backfill", SLUG, "--from", str(TOMORROW), "--to", str(TOMORROW)),

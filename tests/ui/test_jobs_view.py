@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -141,6 +141,19 @@ def test_run_now_says_its_parameters_and_asks_the_runner(place, see):
     assert (request.kind, request.job, request.state) == ("run", "tracce", "waiting")
     assert abs(yesterday - now().fromisoformat(request.args["at"]).date()) <= timedelta(days=1)
     assert "it waits until a runner works" in words(app)
+
+
+def test_a_time_that_is_still_to_come_wants_a_yes(place, see):
+    app = press(see("jobs"), "run_tracce")
+    time = app.selectbox(key="run_at")
+    app = time.select_index(1).run()
+    assert "the runner skips it then" in words(app)
+    assert app.button(key="confirm_run").disabled
+    app = next(box for box in app.checkbox if "before its time" in box.label).check().run()
+    press(app, "confirm_run")
+    (request,) = place.requests()
+    assert request.args["again"] is True
+    assert datetime.fromisoformat(request.args["at"]) > now()
 
 
 def test_a_real_runner_takes_the_request_and_the_page_links_its_run(place, see, runner):

@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.admin.edit_jobs import job_files
 from core.model.job import Job
+from core.scheduler.commands import is_before_its_time
 from ui import changes, data, drafts, file_changes
 from ui.components.backfills import choose_how, choose_value
 from ui.components.links import go
@@ -18,7 +19,7 @@ from ui.components.runner_requests import follow
 from ui.components.text import plain
 from ui.components.uses import show_waiting
 from ui.data.resending import count_range, sent_before
-from ui.formats import number
+from ui.formats import moment, number
 from ui.language import t, tn
 from ui.views.jobs.parameters import show_parameters
 from ui.views.jobs.scheduled_times import suggested_times, time_words
@@ -89,7 +90,16 @@ def _run(job: Job) -> None:
 
 
 def _confirm_second_send(job: Job, at: datetime) -> bool | None:
-    """Whether the user agrees to send a scheduled time a second time; None: it was not sent yet."""
+    """Whether the user agrees to send a scheduled time a second time or before it is due; None: it needs no agreement."""
+    if is_before_its_time(job, at, data.now()):
+        st.warning(
+            t(
+                "This run counts for {time}: the runner skips it then, and rows that come until then are not sent.",
+                time=moment(at, job.timezone),
+            ),
+            icon=":material/warning:",
+        )
+        return st.checkbox(t("Yes, send it before its time"), key=f"early_{at.isoformat()}")
     sent = sent_before(job, at)
     if sent is None:
         return None
