@@ -47,10 +47,11 @@ def stop_runner(opened: OpenWorkspace, caller: Caller, now: Callable[[], datetim
     if status is None or not status.is_alive(now()):
         return "no runner works here"
     request_stop(opened.ledger, caller=caller, now=now())
+    asked = status.pid, status.pid_started_at
     deadline = time.monotonic() + opened.settings.PSTT_STOP_TIMEOUT_S + STOP_SLACK_S
     while time.monotonic() < deadline:
         status = opened.ledger.heartbeats.newest()
-        if status is None or not status.is_alive(now()):
+        if status is None or not status.is_alive(now()) or (status.pid, status.pid_started_at) != asked:
             return "the runner has ended"
         time.sleep(POLL_EVERY_S)
     raise LedgerBusy("the runner has not ended in its time", remedy=f"check pid {status.pid} on {status.host}")
@@ -85,6 +86,7 @@ def ask_for_run(
     Raises:
         AccessRefused: The caller may not send.
         AlreadySent: The scheduled time has succeeded, and `again` is not given.
+        NotDueYet: It is in the future, and `again` is not given.
         ConfigError: There is no such job, or the runner refuses.
     """
     ledger = opened.ledger

@@ -148,6 +148,7 @@ class Runner:
     def begin(self, *, accept_clock: bool = False) -> None:
         """Continues where the last runner ended: runs of dead processes, planned runs, missed times."""
         now = self._now()
+        self.requests.drop_stops(now)
         before = self._ledger.heartbeats.newest()
         if before is None or before.beat_at <= now:  # else the clock has to be checked first
             self._write_heartbeat(now)

@@ -828,6 +828,15 @@ def test_a_stop_asked_for_through_the_ledger_is_obeyed(stage):
     assert stage.runner.requests.is_stop_requested
 
 
+def test_a_stop_that_a_killed_runner_was_asked_for_does_not_stop_the_next_one(stage):
+    number = stage.ledger.requests.submit("stop", asked_by="anna", now=stage.clock())
+    stage.restart()
+    stage.go()
+    request = stage.ledger.requests.get(number)
+    assert (request.state, request.answer) == ("done", "the runner had ended before")
+    assert not stage.runner.requests.is_stop_requested
+
+
 def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
     stage.go(HOUR)
     stage.hands.last.ends()
