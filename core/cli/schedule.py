@@ -67,11 +67,12 @@ def next_(
     """Lists when each enabled job is due next."""
     with App.open(workspace) as opened:
         jobs, times = coming_scheduled_times(opened, now(), days)
-        unusable = unusable_jobs(opened, jobs)
+        unusable, invalid = unusable_jobs(opened, jobs), load_jobs(opened.workspace)[1]
     if as_json:
-        print_json({"scheduled_times": [{"job": slug, "scheduled_at": moment.isoformat()} for moment, slug in times]})
+        listed = [{"job": slug, "scheduled_at": moment.isoformat()} for moment, slug in times]
+        print_json({"scheduled_times": listed, "invalid_files": [problem.text for problem in invalid]})
     else:
-        print_lines(scheduled_time_lines(jobs, times, days, unusable))
+        print_lines(scheduled_time_lines(jobs, times, days, unusable, invalid))
 
 
 @app.command("scheduled")

@@ -24,6 +24,7 @@ def scheduled_time_lines(
     times: Sequence[tuple[datetime, str]],
     days: float,
     unusable: Mapping[str, ConfigError],
+    invalid: Sequence[ConfigError] = (),
     most: int = 20,
 ) -> list[str]:
     """Returns the calendar of each job in words, the next scheduled times, and which of these runs will fail.
@@ -33,9 +34,13 @@ def scheduled_time_lines(
         times: (time in the job's zone, file name of the job), soonest first.
         days: How far ahead they reach.
         unusable: File name of the job → why it cannot run.
+        invalid: Why files of jobs cannot be read; a runner that read them before keeps to what they were.
         most: Scheduled times that are shown.
     """
     failing = [f"✘ {Data(slug)} will fail: {error.text}" for slug, error in unusable.items()]
+    failing += [
+        f"✘ {error.text}; its times are not listed, the runner keeps to its last valid version" for error in invalid
+    ]
     if not jobs:
         return ["no job is enabled", "  next   README: how to add a job", *failing]
     width = max(len(job.slug) for job in jobs)

@@ -274,6 +274,14 @@ def test_scheduled_times_are_of_the_zone_of_their_job_with_a_run_and_without():
     assert second.startswith("16 Jan 2026 20:00:00  one (America/New_York)  calendar")
 
 
+def test_the_next_times_name_a_job_file_that_cannot_be_read():
+    torn = ConfigError("lite.job.json, line 6: the file is not whole JSON")
+    lines = printed(schedule_lines.scheduled_time_lines, [], [], 7, {}, [torn])
+    assert lines[-1] == (
+        "✘ lite.job.json, line 6: the file is not whole JSON; its times are not listed, the runner keeps to its last valid version"
+    )
+
+
 SEND = {
     "run_id": "7f3c2",
     "job": "export",
