@@ -324,8 +324,10 @@ class RunSupervisor:
 
     def _ignores_cancel(self, active: ActiveRun, now: datetime) -> bool:
         """Returns whether it was asked to end so long ago that it cannot be waiting for its last batch."""
-        run_id = self._ledger.scheduled_runs.get(active.scheduled_run_id).run_id
-        asked_at = self._ledger.run(run_id).cancel_asked_at if run_id else None
+        scheduled_run = self._ledger.scheduled_runs.get(active.scheduled_run_id)
+        if scheduled_run.state != "running" or scheduled_run.run_id is None:
+            return False  # the process has not begun its run yet: `run_id` is the attempt before, which may have been asked
+        asked_at = self._ledger.run(scheduled_run.run_id).cancel_asked_at
         return asked_at is not None and (now - asked_at).total_seconds() > self._patience_s
 
     def _is_overdue(self, active: ActiveRun) -> bool:

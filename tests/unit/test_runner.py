@@ -575,9 +575,15 @@ def test_a_stopping_runner_asks_its_runs_to_end_and_leaves_them_to_be_repeated(s
     assert stage.ledger.heartbeats.newest().state == "stopped"
     assert stage.scheduled_runs() == [("13:00", "planned")]
     assert not worker.is_killed
+    stage.clock.at += HOUR / 2  # longer than a run has after it was asked to end
     stage.restart()
-    stage.go()
+    for _ in range(3):
+        stage.go()
     assert len(stage.hands.started) == 2
+    assert not stage.hands.last.is_killed
+    stage.hands.last.ends()
+    stage.go()
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_a_stopping_runner_kills_what_does_not_end_and_the_ledger_says_so(stage, monkeypatch):
