@@ -36,6 +36,7 @@ from core.files.rejects_csv import write_rejects
 from core.language import Data
 from core.notify.daily_report import daily_report_document
 from core.notify.wiring import daily_report
+from core.records.damaged_segments import damaged_segments
 from core.records.rights import local_caller
 from core.records.run_progress import ProgressFiles
 from core.run.cancellation import stop_on_signals
@@ -102,10 +103,12 @@ def find(
     with App.open(workspace) as opened:
         sends = opened.metrics.find(key)
         known, timezone = opened.metrics.rolled_up.known_since(), opened.timezone
+        damaged = len(damaged_segments(opened.workspace.spool_dir))
     if as_json:
-        print_json({"key": key, "sends": [send_document(s) for s in sends]} | known_since_document(known))
+        found = {"key": key, "sends": [send_document(s) for s in sends], "damaged_segments": damaged}
+        print_json(found | known_since_document(known))
     else:
-        print_lines(send_lines(key, sends, timezone, known))
+        print_lines(send_lines(key, sends, timezone, known, damaged))
     raise typer.Exit(0 if sends else 1)
 
 

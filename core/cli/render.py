@@ -334,7 +334,9 @@ def verification_lines(found: Verification, most: int = 10) -> list[str]:
     return lines
 
 
-def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: KnownSince | None = None) -> list[str]:
+def send_lines(
+    key: str, sends: Sequence[dict[str, Any]], timezone: str, known: KnownSince | None = None, damaged: int = 0
+) -> list[str]:
     """Returns one line for each send of a key: time, job, place and outcome; then since when sends are known.
 
     Args:
@@ -342,8 +344,14 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
         sends: In order of time.
         timezone: Of the workspace, in which a send has its time; the scheduled time has the job's zone, named if it differs.
         known: Since when single sends are known.
+        damaged: Segments of the spool that could not be read.
     """
     note = [f"  {known.text}; earlier ones are counted by day"] if known and known.text else []
+    if damaged:
+        note.append(
+            f"  {counted(damaged, 'segment')} of the spool {'is' if damaged == 1 else 'are'} damaged: "
+            "sends that were in there are not found; python -m core doctor"
+        )
     if not sends:
         never = f"{Data(key)}   never sent from this workspace" + (", as far as single sends are known" if note else "")
         return [never, *note, "  next   python -m core runs   shows which days were sent"]

@@ -150,7 +150,7 @@ def test_names_that_are_words_of_ours_are_printed_as_they_are(tmp_path):
     assert heading.startswith("failed · prevista per il ")
     assert heading.endswith(" · RUNNING = succeeded")
     assert "completa" in verdict
-    assert lines("runs")[1].endswith("  failed")
+    assert lines("runs")[1].endswith("  failed (Europe/Rome)")
     assert "failed → file   tentativo 1" in lines("show", lines("runs")[1].split()[0])[1]
     preview = lines("preview", "failed")
     assert preview[2:4] == ["failed", "succeeded"]

@@ -328,6 +328,15 @@ def test_a_send_whose_key_has_blanks_at_its_end_shows_them():
     assert text.count("Export   key 'AB   '   pstt-traces-3") == 1
 
 
+@pytest.mark.parametrize(
+    ("damaged", "text"), [(1, "1 segment of the spool is damaged"), (2, "2 segments of the spool are damaged")]
+)
+def test_a_key_may_be_in_a_damaged_segment(damaged, text):
+    first, note, _ = printed(render.send_lines, "k", [], "UTC", None, damaged)
+    assert first == "k   never sent from this workspace, as far as single sends are known"
+    assert note == f"  {text}: sends that were in there are not found; python -m core doctor"
+
+
 def test_a_key_that_was_never_sent_says_where_to_look():
     assert printed(render.send_lines, "k", [], "UTC")[0] == "k   never sent from this workspace"
 
