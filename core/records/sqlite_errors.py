@@ -54,7 +54,11 @@ class StoredFileErrors:
                 why=str(error),
                 remedy="make room on the disk of the workspace" if is_full else self.if_unusable,
             ) from None
-        except (sqlite3.DatabaseError, OSError) as error:
+        except OSError as error:  # the folder: whatever is in the file is whole
+            raise StorageFailed(
+                f"{self.file} cannot be used", why=error.strerror or str(error), remedy=self.if_unusable
+            ) from None
+        except sqlite3.DatabaseError as error:
             raise StorageFailed(f"{self.file} cannot be used", why=str(error), remedy=self.if_damaged) from None
 
 

@@ -151,6 +151,12 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
         Ledger(tmp_path / "x" / "ledger.sqlite")
 
 
+def test_a_folder_that_cannot_be_used_is_no_reason_to_move_the_ledger_away(tmp_path):
+    (tmp_path / "x").write_text("a file in the place of the folder", encoding="utf-8")
+    with pytest.raises(StorageFailed, match=r"cannot be used: .* check the disk and the folder's permissions"):
+        Ledger(tmp_path / "x" / "ledger.sqlite")
+
+
 def test_a_run_of_an_earlier_version_of_which_nothing_arrived_is_no_success(tmp_path):
     file = tmp_path / "ledger.sqlite"
     with pytest.MonkeyPatch.context() as patch:
