@@ -67,7 +67,7 @@ def runs(
     if as_json:
         print_json({"runs": [run_document(run, progress.get(run.run_id)) for run in found]})
     else:
-        print_lines(runs_table(found, timezone))
+        print_lines(runs_table(found, timezone, progress))
 
 
 @app.command()

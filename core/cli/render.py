@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from core.admin.demo import DemoReadBack
     from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
+    from core.model.progress import RunProgress
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.daily_report import DailyReport
@@ -270,12 +271,13 @@ def reject_lines(run_id: str, rejects: Sequence[Reject]) -> list[str]:
     return [*lines, f"{len(rejects):,} rejected {'row' if len(rejects) == 1 else 'rows'} in run {run_id}"]
 
 
-def runs_table(runs: Sequence[Run], timezone: str) -> list[str]:
+def runs_table(runs: Sequence[Run], timezone: str, progress: Mapping[str, RunProgress] | None = None) -> list[str]:
     """Returns one line for each run, in the order given.
 
     Args:
         runs: Times are those of the job's zone.
         timezone: Of the workspace; a job of another zone has it behind its name.
+        progress: Run → how far it is, of those that run now.
     """
     if not runs:
         return ["no run yet", "  next   python -m core run JOB"]
@@ -284,7 +286,8 @@ def runs_table(runs: Sequence[Run], timezone: str) -> list[str]:
     lines = [Data(f"{names} {said('acknowledged'):>13} {said('rejected'):>9}  job").marked]
     for run in runs:
         when = local_time(run.scheduled_at, run.timezone)
-        counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
+        counted_by = (progress or {}).get(run.run_id, run)
+        counts = f"{counted_by.rows_read:>11,} {counted_by.acknowledged:>13,} {counted_by.rejected:>9,}"
         lines.append(
             f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {Data(job_in_zone(run.job, run.timezone, timezone))}"
         )

@@ -17,6 +17,7 @@ from core.cli.output import error_document, error_lines, print_json
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text, verdict
 from core.language import translated_line
+from core.model.progress import RunProgress
 from core.model.run import PartitionRange, Reject, Run
 from core.notify.alert_messages import failure_notification, success_notification
 from core.notify.rules import default_alerts
@@ -230,6 +231,14 @@ def test_runs_are_a_table_with_one_line_each():
     head, line = printed(render.runs_table, [RUN], "Europe/Rome")
     assert head.split() == ["run", "scheduled", "verdict", "read", "acknowledged", "rejected", "job"]
     assert line.split() == "7f3c2 17 Jan 2026 02:00 ◐ complete with rejects 18,545 18,543 2 export-cdg-tracce".split()
+
+
+def test_the_table_counts_what_a_run_that_is_going_has_done_so_far():
+    run = replace(RUN, state="running", finished_at=None, rows_read=0, acknowledged=0, rejected=0)
+    progress = RunProgress(run.run_id, "reading", AT, rows_read=4_000, acknowledged=2_000, rejected=1)
+    _, line = printed(render.runs_table, [run], "Europe/Rome", {run.run_id: progress})
+    assert "running" in line
+    assert line.split()[-4:] == ["4,000", "2,000", "1", "export-cdg-tracce"]
 
 
 def test_a_table_names_the_zone_of_a_job_that_is_not_the_usual_one():
