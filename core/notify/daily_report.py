@@ -19,13 +19,7 @@ from core.model.verdict import VERDICT_STYLES
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
-from core.records.outcomes import (
-    OutcomeState,
-    ScheduledOutcome,
-    is_on_day,
-    outcomes_of_days,
-    with_deleted_jobs,
-)
+from core.records.outcomes import OutcomeState, ScheduledOutcome, is_on_day, outcomes_of_days, with_deleted_jobs
 
 __all__ = [
     "DailyReport",
