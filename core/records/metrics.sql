@@ -333,8 +333,9 @@ WITH newest AS (
 ended AS (
     SELECT run_id, max(last_acknowledged_at) AS last_acknowledged_at FROM traffic
     WHERE run_id IN (SELECT run_id FROM newest) AND bucket IS NOT NULL GROUP BY run_id),
-good AS (
-    SELECT job, max(finished_at) AS succeeded_at FROM runs WHERE state = 'succeeded' GROUP BY job)
+good AS ( -- the first success of the newest time: days sent again later do not make a job look up to date
+    SELECT job, finished_at AS succeeded_at FROM runs WHERE state = 'succeeded'
+    QUALIFY row_number() OVER (PARTITION BY job ORDER BY scheduled_at DESC, finished_at) = 1)
 SELECT job, duration_s, succeeded_at,
     epoch_us(last_acknowledged_at - CASE WHEN asked_by = 'calendar' THEN scheduled_at ELSE started_at END) / 1e6 AS end_to_end_s
 FROM newest LEFT JOIN ended USING (run_id) LEFT JOIN good USING (job) ORDER BY job

@@ -140,7 +140,7 @@ def _runs(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
         yield _gauge(name, help_, [((row["job"],), row[value]) for row in newest if row[value] is not None], ("job",))
     yield _gauge(
         "pstt_run_last_success_timestamp_seconds",
-        "When a run of the job last succeeded, Unix time",
+        "When the newest scheduled time that has a success got it, Unix time",
         [((row["job"],), row["succeeded_at"].timestamp()) for row in newest if row["succeeded_at"]],
         ("job",),
     )

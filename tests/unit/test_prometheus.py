@@ -1,5 +1,6 @@
 """What Prometheus reads: its own parser understands it, names follow its conventions, numbers are those of the summary."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -58,6 +59,15 @@ def ended_run(workspace: Workspace):
     with Ledger(workspace.ledger_file) as ledger:
         run = ledger.start(a_plan(), NOW - timedelta(minutes=5))
         return ledger.finish(run.run_id, Outcome("succeeded", 4, acknowledged=3, rejected=1, duration_s=2.5), NOW)
+
+
+def test_a_day_that_is_sent_again_later_does_not_make_a_job_look_up_to_date(app):
+    newest = ended_run(app.workspace)
+    earlier = replace(a_plan(), scheduled_at=newest.scheduled_at - timedelta(days=1))
+    for plan in (earlier, replace(a_plan(), kind="replay", of_run=newest.run_id)):
+        run = app.ledger.start(plan, NOW + timedelta(hours=1))
+        app.ledger.finish(run.run_id, Outcome("succeeded", 4, acknowledged=4, duration_s=1.0), NOW + timedelta(hours=2))
+    assert scraped(app)["pstt_run_last_success_timestamp_seconds", newest.job] == NOW.timestamp()
 
 
 def test_the_counts_are_those_of_the_summary(app):
