@@ -45,6 +45,7 @@ def send_message(
     with opened.ledger.audit.around(caller.name, "send", f"topic {topic}", now, after=asked) as outcome:
         try:
             with kept_messages(chosen), KafkaService(chosen, recorder=spool.record) as service:
+                service.connect()  # a person waits: not the delivery time-out, four times
                 result = service.send_message(topic, key, value)
                 spool.destination = service.destination(topic)
         finally:

@@ -431,6 +431,13 @@ def test_a_broker_that_is_away_is_named_and_nothing_is_claimed(place):
     assert "nothing was sent" in text
 
 
+def test_a_message_by_hand_is_refused_as_soon_as_a_run(place):
+    _, run, topic = place("SELECT 1 AS barcode", bootstrap_servers="127.0.0.1:1")
+    text = problem(done := run("send", topic, "k", "v"))
+    assert done.returncode == 3, text
+    assert "refused, tried for 10 s" in text
+
+
 def test_a_missing_topic_is_named(place):
     _, run, _ = place("SELECT 1 AS barcode", topic="not-made-yet")
     text = problem(done := run("run", "export"))
