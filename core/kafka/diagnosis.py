@@ -159,7 +159,7 @@ ADVICE: dict[FailureKind, _Advice] = {
     ),
 }  # fmt: skip
 
-_CHECK_PASSWORD = (
+_CHECK_PLAIN = (
     "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM, or sasl_username, sasl_password and "
     "sasl_mechanism in connections.json"
 )
@@ -490,7 +490,7 @@ class Diagnosis:
         return text.format(
             cluster=self.place,
             user=self._user,
-            check_login=_CHECK_LOGIN.get(self.cluster.sasl_mechanism or "", ("", _CHECK_PASSWORD))[1],
+            check_login=_CHECK_LOGIN.get(self.cluster.sasl_mechanism or "", ("", _CHECK_PLAIN))[1],
             protocol=protocol,
             with_tls="SASL_SSL" if login else "SSL",
             without_tls="SASL_PLAINTEXT" if login else "PLAINTEXT",

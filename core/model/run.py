@@ -93,6 +93,8 @@ class Plan:
     """Where `expected` comes from, for display."""
     is_altered: bool = False
     """The caller gave parameters for this run only, so its number of rows cannot be compared with other runs."""
+    is_ad_hoc: bool = False
+    """These parameters have other values than the job's own, so that other rows are read: see `Run.is_ad_hoc`."""
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
     log_payload: bool = False
@@ -251,6 +253,8 @@ class Run:
     """Messages for the user about a run that is not wrong."""
     arrived_before: int = 0
     """Replay of what is missing: rows that it left out, because earlier runs of its scheduled time had sent them."""
+    is_ad_hoc: bool = False
+    """It read other rows than the calendar asks for, so it decides nothing about its scheduled time."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
     parts: tuple[RunPart, ...] = ()

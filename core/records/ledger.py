@@ -131,6 +131,7 @@ class Ledger(Store):
             "scheduled_run_id": plan.scheduled_run_id,
             "job_sha256": plan.job_sha256,
             "max_rejects": plan.job.max_rejects,
+            "is_ad_hoc": int(plan.is_ad_hoc),
         }
         with self._translated(), self._transaction():
             self._require_free_time(plan)
@@ -183,6 +184,7 @@ class Ledger(Store):
             "scheduled_run_id": scheduled_run_id,
             "job_sha256": job_sha256,
             "max_rejects": job.max_rejects,
+            "is_ad_hoc": 0,
         }
         with self._translated(), self._transaction():
             run_id = self._begin(row, now)

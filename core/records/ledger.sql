@@ -118,16 +118,18 @@ WHERE state = 'succeeded' AND rows_read > 0 AND acknowledged = 0 AND rejected > 
 
 -- name: schema_12
 -- How many rows a replay of what is missing has left out, because earlier runs had sent them.
-ALTER TABLE run ADD COLUMN arrived_before INTEGER NOT NULL DEFAULT 0
+ALTER TABLE run ADD COLUMN arrived_before INTEGER NOT NULL DEFAULT 0;
+-- Whether its parameters had other values than the job's own.
+ALTER TABLE run ADD COLUMN is_ad_hoc INTEGER NOT NULL DEFAULT 0
 
 -- name: insert_run
 INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, window_start, timezone,
                  attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, scheduled_run_id, job_sha256,
-                 max_rejects)
+                 max_rejects, is_ad_hoc)
 VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, :scheduled_at, :window_start, :timezone,
         1 + (SELECT count(*) FROM run WHERE job = :job AND scheduled_at = :scheduled_at),
         :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :scheduled_run_id, :job_sha256,
-        :max_rejects)
+        :max_rejects, :is_ad_hoc)
 
 -- name: runs_of_time
 SELECT run_id, host, pid, pid_started_at FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'running'

@@ -287,7 +287,7 @@ def _outcome(
     now: datetime,
 ) -> ScheduledOutcome:
     state: OutcomeState
-    run = _deciding_run(runs)
+    run = _deciding_run([run for run in runs if not (is_due and run.is_ad_hoc)])
     if run is not None:
         state = _state_of_run(run)
         return ScheduledOutcome(job.slug, run.job_name, run.timezone, moment, is_due, run, state, attempts=tuple(runs))
@@ -298,8 +298,10 @@ def _outcome(
         not decided and now - moment < START_DEADLINE
     )
     reason = next((planned_run.reason for planned_run in reversed(decided) if planned_run.reason), "")
+    if runs and not reason:
+        reason = f"run {runs[-1].run_id} had other parameters than the job's own"
     state = "waiting" if waits else "missing"
-    return ScheduledOutcome(job.slug, job.name, job.timezone, moment, is_due, None, state, reason)
+    return ScheduledOutcome(job.slug, job.name, job.timezone, moment, is_due, None, state, reason, attempts=tuple(runs))
 
 
 def _in_skipped_spans(planned: Iterable[ScheduledRun], moment: datetime) -> list[ScheduledRun]:

@@ -97,9 +97,16 @@ class RunHistory(StorePart):
         rows = self._rows("running_backfill_times", {"job": job})
         return {datetime.fromisoformat(row["scheduled_at"]) for row in rows}
 
-    def sent_before(self, job: str, scheduled_at: datetime) -> Run | None:
-        """Returns the newest succeeded run of this scheduled time that sent to a topic; None where there is none."""
-        rows = self._rows("sent_before", {"job": job, "scheduled_at": iso_utc(scheduled_at)})
+    def sent_before(self, job: str, scheduled_at: datetime, *, with_ad_hoc: bool = False) -> Run | None:
+        """Returns the newest succeeded run of this scheduled time that sent to a topic; None where there is none.
+
+        Args:
+            job: The job's file name.
+            scheduled_at: Aware.
+            with_ad_hoc: Also a run with other parameters than the job's own (`Run.is_ad_hoc`).
+        """
+        values = {"job": job, "scheduled_at": iso_utc(scheduled_at), "with_ad_hoc": int(with_ad_hoc)}
+        rows = self._rows("sent_before", values)
         return run_from_row(self._store, rows[0]) if rows else None
 
     def family(self, run: Run) -> list[Run]:

@@ -47,11 +47,12 @@ SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at <
 
 -- name: sent_before
 SELECT * FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'succeeded' AND topic <> '' AND acknowledged > 0
+    AND is_ad_hoc <= :with_ad_hoc
 ORDER BY rowid DESC LIMIT 1
 
 -- name: last_row_count
-SELECT rows_read FROM (SELECT rowid, started_at, state, kind, rows_read FROM run WHERE job = :job ORDER BY started_at DESC, rowid DESC LIMIT 20)
-WHERE state = 'succeeded' AND kind = 'job' ORDER BY started_at DESC, rowid DESC LIMIT 1
+SELECT rows_read FROM (SELECT rowid, started_at, state, kind, is_ad_hoc, rows_read FROM run WHERE job = :job ORDER BY started_at DESC, rowid DESC LIMIT 20)
+WHERE state = 'succeeded' AND kind = 'job' AND NOT is_ad_hoc ORDER BY started_at DESC, rowid DESC LIMIT 1
 
 -- name: running
 SELECT * FROM run WHERE state = 'running' AND (:job IS NULL OR job = :job) ORDER BY rowid DESC
@@ -76,7 +77,7 @@ SELECT bootstrap_servers, cluster_id, max(rowid) FROM run WHERE cluster_id <> ''
 SELECT started_at FROM run WHERE rowid = (SELECT min(rowid) FROM run WHERE job = :job)
 
 -- name: last_succeeded
-SELECT max(scheduled_at) AS scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay')
+SELECT max(scheduled_at) AS scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay') AND NOT is_ad_hoc
 
 -- name: state
 SELECT coalesce(max(rowid), 0), (SELECT count(*) FROM run WHERE state IN ('planned', 'running')),
@@ -85,7 +86,7 @@ SELECT coalesce(max(rowid), 0), (SELECT count(*) FROM run WHERE state IN ('plann
 -- name: row_counts
 -- Whole runs: what was read is all there was. The newest run of each scheduled time counts.
 SELECT scheduled_at, rows_read, max(rowid) FROM run
-WHERE job = :job AND kind = 'job' AND scheduled_at >= :since AND scheduled_at < :until
+WHERE job = :job AND kind = 'job' AND NOT is_ad_hoc AND scheduled_at >= :since AND scheduled_at < :until
     AND (state = 'succeeded' OR error_class = 'ExpectationFailed')
 GROUP BY scheduled_at
 

@@ -38,7 +38,7 @@ from core.run.metrics_update import update_metrics
 from core.run.observation import NOT_OBSERVED, RunObserver
 from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import RunMeans, run_job, to_verdict
-from core.run.planning import WITHOUT_PARTS, cluster_key_of_plan, cluster_of_plan
+from core.run.planning import WITHOUT_PARTS, cluster_key_of_plan, cluster_of_plan, plan_warnings
 from core.run.row_reader import Progress, RunContext
 from core.run.schemas import key_comparison, schemas_of
 from core.run.settling import settle_before_run
@@ -198,7 +198,7 @@ def _run_to_kafka(
             context=context,
             once=once,
             verify=check,
-            warnings=(WITHOUT_PARTS,) if in_parts and cluster.mock_brokers else (),
+            warnings=(*plan_warnings(plan), *((WITHOUT_PARTS,) if in_parts and cluster.mock_brokers else ())),
         )
         if in_parts and not cluster.mock_brokers:
             return _run_in_parts(opened, means, source)

@@ -15,6 +15,7 @@ from core.files.writer import open_sink
 from core.model.run import Plan, Run, RunFile
 from core.model.source import Reading, Rows, Source
 from core.records.ledger import Ledger, Outcome
+from core.run.planning import plan_warnings
 from core.run.row_reader import RowReader, RunContext, end_state, fewer_collections, with_stop_reason
 from core.workspace.locks import locked
 from core.workspace.paths import Workspace
@@ -154,5 +155,6 @@ def _outcome(reader: RowReader, files: list[RunFile], error: PsttError | None, d
         bytes=sum(file.size_bytes for file in files),
         duration_s=duration_s,
         files=tuple(files),
+        warnings=plan_warnings(reader.plan),
         error=error,
     )

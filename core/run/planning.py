@@ -36,12 +36,14 @@ __all__ = [
     "last_row_count",
     "overridden",
     "plan_run",
+    "plan_warnings",
     "schema_text",
     "unusable_jobs",
 ]
 
 DEFAULT_TIMEZONE = "Europe/Rome"
 ReadQuery = Callable[[Path, Dialect], ParsedQuery]
+AD_HOC = "its parameters are not the job's own, so it does not count for its scheduled time"
 WITHOUT_PARTS = (
     '"partitions" has no effect: this cluster is a mock broker in the process of the run, so the run has no parts'
 )
@@ -81,9 +83,10 @@ def plan_run(
         )
     scheduled_at = _scheduled_time(job, now, at)
     connection = opened.connections.database(job.connection)
+    file, dialect = opened.workspace.query_file(job.query), find_dialect(connection.db_type, connection.dialect)
     query = bound(
-        opened.workspace.query_file(job.query),
-        find_dialect(connection.db_type, connection.dialect),
+        file,
+        dialect,
         overridden(job.parameters, params or {}),
         scheduled_at,
         job.timezone,
@@ -91,6 +94,7 @@ def plan_run(
         read=read,
     )
     settings = opened.settings
+    is_ad_hoc = bool(params) and _has_other_values(query, read(file, dialect), job, scheduled_at)
     plan = Plan(
         job=job,
         query=query,
@@ -105,8 +109,15 @@ def plan_run(
         control_topic=settings.PSTT_CONTROL_TOPIC,
         log_payload=settings.KAFKA_LOG_PAYLOAD,
         is_altered=bool(params),
+        is_ad_hoc=is_ad_hoc,
     )
     return _to_file(opened, plan) if job.export_format != "kafka" else _to_topic(opened, plan, target)
+
+
+def plan_warnings(plan: Plan) -> tuple[str, ...]:
+    """Returns what a user has to know of a run of this plan, whatever becomes of it."""
+    is_scheduled = previous_scheduled_time(plan.job, plan.scheduled_at) == plan.scheduled_at
+    return (AD_HOC,) if plan.is_ad_hoc and is_scheduled else ()
 
 
 def cluster_of_plan(opened: OpenWorkspace, plan: Plan) -> Cluster:
@@ -167,6 +178,15 @@ def bound(
     parsed = read(file, dialect)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
+
+
+def _has_other_values(query: Query, parsed: ParsedQuery, job: Job, scheduled_at: datetime) -> bool:
+    """Returns whether the calendar would run this query with other values, or could not run it."""
+    try:
+        own = parsed.resolved(job.parameters, lambda text: resolve(text, scheduled_at, job.timezone))
+        return parsed.bind(own, allow_writes=True).values != query.values
+    except ConfigError:
+        return True
 
 
 def overridden(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:

@@ -109,7 +109,16 @@ def replay_plan(
     some = ("r" if rejects_only else "") + (f"k{_digest(only)}" if only else "")
     repeat = f"{root}.{arrived}{some}" if arrived or only else ""
     window = window_of_run(opened.ledger, root, job)
-    return replace(plan, kind="replay", of_run=root, skip_ids=skip, only_keys=only, repeat=repeat, window=window)
+    return replace(
+        plan,
+        kind="replay",
+        is_ad_hoc=run.is_ad_hoc,
+        of_run=root,
+        skip_ids=skip,
+        only_keys=only,
+        repeat=repeat,
+        window=window,
+    )
 
 
 def replay_options(opened: OpenWorkspace, prefix: str) -> ReplayOptions:

@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 
-def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
+def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime, *, with_ad_hoc: bool) -> Run | None:
     """Returns the run whose messages readers would see again if the job ran for this time.
 
-    An exactly-once job never sends a message twice, and an incremental job goes on after its watermark: they have none.
+    A run with other parameters had other rows, so that it counts only if this one has parameters of its own too. An exactly-once job never sends a message twice, and an incremental job goes on after its watermark: they have none.
     """
     is_never_twice = job.delivery == "exactly_once" or job.incremental is not None
-    return None if is_never_twice else ledger.history.sent_before(job.slug, scheduled_at)
+    return None if is_never_twice else ledger.history.sent_before(job.slug, scheduled_at, with_ad_hoc=with_ad_hoc)
 
 
 def is_before_its_time(job: Job, scheduled_at: datetime, now: datetime) -> bool:
@@ -54,7 +54,9 @@ def is_before_its_time(job: Job, scheduled_at: datetime, now: datetime) -> bool:
     return scheduled_at > now and previous_scheduled_time(job, scheduled_at) == scheduled_at
 
 
-def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, now: datetime, *, again: bool) -> None:
+def require_unsent(
+    ledger: Ledger, job: Job, scheduled_at: datetime, now: datetime, *, again: bool, with_ad_hoc: bool
+) -> None:
     """Refuses to send a scheduled time a second time or before it is due, unless `again` says that this is intended.
 
     Raises:
@@ -69,7 +71,7 @@ def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, now: dateti
             remedy='leave the time out to run the last one; say that this is meant: --again on the command line, "again": '
             "true over REST",
         )
-    sent = None if again else sent_before(ledger, job, scheduled_at)
+    sent = None if again else sent_before(ledger, job, scheduled_at, with_ad_hoc=with_ad_hoc)
     if sent is not None:
         raise AlreadySent(
             f'job "{job.name}" was sent for {local_time(sent.scheduled_at, job.timezone)} {job.timezone}: run {sent.run_id} '
@@ -112,7 +114,7 @@ def request_run(
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=ZoneInfo(job.timezone))
     if not dry_run and (due := at or previous_scheduled_time(job, now)) is not None:
-        require_unsent(ledger, job, due, now, again=again)
+        require_unsent(ledger, job, due, now, again=again, with_ad_hoc=bool(parameters))
     args = {"at": at.isoformat() if at else None, "parameters": dict(parameters or {}), "again": again}
     return _request(ledger, action, f"job {job.slug}", caller, now, args, job=job.slug)
 
@@ -186,7 +188,7 @@ def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, agai
     action: Literal["dry_run", "run"] = "dry_run" if dry_run else "run"
     require(caller, action)
     if not dry_run:
-        require_unsent(ledger, plan.job, plan.scheduled_at, now, again=again)
+        require_unsent(ledger, plan.job, plan.scheduled_at, now, again=again, with_ad_hoc=plan.is_altered)
     after = {"at": plan.scheduled_at.isoformat(), "parameters": dict(plan.query.values), "again": again}
     with suppress(StorageFailed) if dry_run else nullcontext():  # a full disk does not stop what writes nothing else
         ledger.audit.add(caller.name, action, f"job {plan.job.slug}", now, after=after)

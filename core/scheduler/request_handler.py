@@ -108,8 +108,9 @@ class RequestHandler:
             raise ConfigError(f"{at} has no offset")
         scheduled_at = at or previous_scheduled_time(job, now) or now.replace(microsecond=0)
         # It may have been sent since it was asked for.
-        require_unsent(self._ledger, job, scheduled_at, now, again=bool(request.args.get("again")))
-        return self._plan(request, job.slug, scheduled_at, {"parameters": request.args.get("parameters") or {}}, now)
+        again, parameters = bool(request.args.get("again")), request.args.get("parameters") or {}
+        require_unsent(self._ledger, job, scheduled_at, now, again=again, with_ad_hoc=bool(parameters))
+        return self._plan(request, job.slug, scheduled_at, {"parameters": parameters}, now)
 
     def _plan(self, request: Request, slug: str, at: datetime, args: Mapping[str, Any], now: datetime) -> str:
         self._known(slug)

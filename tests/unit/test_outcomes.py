@@ -44,9 +44,10 @@ def place(tmp_path):
                 job=DAILY,
                 started=None,
                 before=0,
+                is_ad_hoc=False,
             ):
                 query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
-                plan = Plan(job, query, "collaudo", "traces", moment, 100, kind=kind)
+                plan = Plan(job, query, "collaudo", "traces", moment, 100, kind=kind, is_ad_hoc=is_ad_hoc)
                 run = ledger.start(plan, started or moment)
                 error = QueryFailed("the query failed") if state == "failed" else None
                 outcome = Outcome(
@@ -193,6 +194,26 @@ def test_a_scheduled_time_belongs_to_its_day_in_the_time_zone_of_its_job(place, 
     place.run(scheduled, job=job)
     outcomes = [outcome for d in (15, 16, 17, 18) for outcome in place.outcomes_of_days(date(2026, 1, d), job)]
     assert [outcome.day for outcome in outcomes] == [date(2026, 1, day)]
+
+
+def test_a_run_with_other_parameters_decides_nothing_about_its_scheduled_time(place):
+    place.noticed(at(15, 0))
+    place.run(at(15))
+    place.run(at(15), read=0, acknowledged=0, is_ad_hoc=True)
+    place.run(at(16), "failed", acknowledged=0)
+    place.run(at(16), is_ad_hoc=True)
+    other = place.run(at(17), is_ad_hoc=True)
+    place.run(at(18, 9), is_ad_hoc=True)  # no scheduled time
+    by_day = {outcome.scheduled_at: outcome for outcome in place.outcomes(now=at(18, 12))}
+    assert [by_day[moment].state for moment in (at(15), at(16), at(17), at(18, 9))] == [
+        "complete",
+        "failed",
+        "missing",
+        "complete",
+    ]
+    assert by_day[at(15)].acknowledged == 10
+    assert by_day[at(17)].reason == f"run {other.run_id} had other parameters than the job's own"
+    assert [run.run_id for run in by_day[at(17)].attempts] == [other.run_id]
 
 
 def test_the_answer_counts_rows_and_runs(place):

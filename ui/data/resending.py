@@ -51,7 +51,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
 def sent_before(job: Job, at: datetime) -> Run | None:
     """The run that already sent this scheduled time, which running it again would send twice; None: there is none."""
     with data.opened() as app:
-        return commands.sent_before(app.ledger, job, at)
+        return commands.sent_before(app.ledger, job, at, with_ad_hoc=True)
 
 
 def replay_options_of(run_id: str) -> ReplayOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import date
+from textwrap import shorten
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -49,6 +50,8 @@ _FIGURES_STYLE = """<style>
 }
 </style>"""
 """Two in a row, one below the other: nine digits are as wide as half a card."""
+NOTED_NAME = 40
+"""Letters of a job's name beside its note: the note is what is to be read."""
 MOST_DAYS = 366
 """Of a period that is given by its dates."""
 
@@ -354,7 +357,7 @@ def _notes(axis: list[date], scope: SendFilter) -> dict[date, list[str]]:
     found: dict[date, list[str]] = {}
     for note in notes_between(axis[0], axis[-1]):
         if scope.job in (None, note.job):
-            found.setdefault(note.day, []).append(f"{job_name(note.job)}: {note.text}")
+            found.setdefault(note.day, []).append(f"{shorten(job_name(note.job), NOTED_NAME)}: {note.text}")
     return found
 
 
