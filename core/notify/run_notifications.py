@@ -102,7 +102,8 @@ class RunNotifications:
         return writes
 
     def _success(self, run: Run, incidents: dict[tuple[str, str], Incident], at: Situation) -> list[LedgerWrite]:
-        incident = incidents.pop((JOB_FAILED, run.job), None)
+        # Other rows than those of the run that failed: those are still missing.
+        incident = None if run.is_ad_hoc else incidents.pop((JOB_FAILED, run.job), None)
         writes = _end_failures(run.job, f"run {run.run_id} succeeded", at.now) if incident else []
         rule, job = at.alerts.rules[JOB_FAILED], at.jobs.get(run.job)
         wanted = job.email_notification if job else None

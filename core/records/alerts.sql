@@ -186,18 +186,19 @@ FROM run WHERE finished_at > :after AND state IN ('succeeded', 'partial', 'faile
 -- name: final_runs
 -- Final verdicts: of scheduled runs that are done, and of runs without a scheduled run, which nothing repeats.
 SELECT run_id FROM run WHERE finished_at > :after AND scheduled_run_id IS NULL AND state IN ('succeeded', 'partial', 'failed', 'interrupted')
+    AND NOT (is_ad_hoc AND state = 'succeeded')
 UNION ALL
 SELECT scheduled_run.run_id FROM scheduled_run JOIN run USING (run_id)
 WHERE scheduled_run.finished_at > :after AND scheduled_run.state = 'done' AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted')
 
 -- name: verdicts_between
--- The final verdicts of all jobs with the time at which each became final.
+-- The final verdicts of all jobs with the time at which each became final. Other rows than the job's own end no failure.
 SELECT run_id, job, state, error_text, finished_at AS at FROM run
 WHERE finished_at > :after AND finished_at <= :until AND scheduled_run_id IS NULL AND state IN ('succeeded', 'partial', 'failed', 'interrupted')
 UNION ALL
 SELECT run.run_id, run.job, run.state, run.error_text, scheduled_run.finished_at AS at FROM scheduled_run JOIN run USING (run_id)
 WHERE scheduled_run.finished_at > :after AND scheduled_run.finished_at <= :until AND scheduled_run.state = 'done'
-    AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted')
+    AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted') AND NOT (run.is_ad_hoc AND run.state = 'succeeded')
 ORDER BY at
 
 -- name: newest_samples

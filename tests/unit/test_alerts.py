@@ -77,6 +77,7 @@ class Stage:
         job: Job = EXPORT,
         scheduled_at: datetime | None = None,
         scheduled_run_id: int | None = None,
+        is_ad_hoc: bool = False,
     ) -> Run:
         query = Query("q.sql", (Step("select 1"),), {"DATA": "2026-01-16"}, "ab" * 32)
         plan = Plan(
@@ -87,6 +88,7 @@ class Stage:
             scheduled_at or self.at,
             100,
             scheduled_run_id=scheduled_run_id,
+            is_ad_hoc=is_ad_hoc,
         )
         run = self.ledger.start(plan, self.at)
         error = error or (AWAY if failed else None)

@@ -312,6 +312,16 @@ def test_recipients_channels_and_disable_job_of_the_rule(stage):
     assert {entry.channel for entry in stage.outbox.waiting() if entry.kind == "recovered"} == {"teams", "mail"}
 
 
+def test_a_run_with_other_parameters_does_not_end_the_failures(stage):
+    failed(stage)
+    stage.ran(100, is_ad_hoc=True)
+    stage.go(TEN_S)
+    assert stage.states == [("job_failed", "export", "open")]
+    stage.ran(100)
+    stage.go(TEN_S)
+    assert stage.states == [("job_failed", "export", "ended")]
+
+
 def test_a_rule_without_mail_sends_none(stage):
     stage.write(job_failed={"actions": ["log_error"]})
     failed(stage)
