@@ -76,16 +76,6 @@ class KafkaService:
         self._numbers = count(1)
         self._queue.client()
 
-    def connect(self, timeout_s: float = 10.0) -> None:
-        """Requests the cluster's metadata. Sending does it too, and waits longer for a broker that is away.
-
-        Raises:
-            BrokerUnavailable, NotAuthorised: The cause: refused, unknown host, certificate, password.
-            ConfigError: The settings are incomplete, the client does not support them, or the service is closed.
-        """
-        with self._exclusive():
-            self._queue.client().publisher.brokers(timeout_s)
-
     def send_message(self, topic: str, key: Key, value: Message, headers: Headers | None = None) -> SendResult:
         """Sends one message and waits until it is acknowledged.
 

@@ -6,7 +6,11 @@ import secrets
 from datetime import datetime
 from typing import Any
 
+from core.errors import PsttError
+from core.kafka import open_publisher
 from core.kafka.service import KafkaService
+from core.model.connection import Cluster
+from core.model.publisher import Publisher
 from core.records.opened import OpenWorkspace
 from core.records.rights import Caller, require
 from core.records.spool import Spool
@@ -14,6 +18,8 @@ from core.run.kept_messages import kept_messages
 from core.run.metrics_update import update_metrics
 
 __all__ = ["send_message"]
+
+CONTACT_S = 10.0
 
 
 def send_message(
@@ -44,8 +50,7 @@ def send_message(
     asked = {"cluster": chosen.name, "run_id": spool.run_id, "size_bytes": len(value.encode())}
     with opened.ledger.audit.around(caller.name, "send", f"topic {topic}", now, after=asked) as outcome:
         try:
-            with kept_messages(chosen), KafkaService(chosen, recorder=spool.record) as service:
-                service.connect()  # a person waits: not the delivery time-out, four times
+            with kept_messages(chosen), KafkaService(chosen, recorder=spool.record, publisher=_reached) as service:
                 result = service.send_message(topic, key, value)
                 spool.destination = service.destination(topic)
         finally:
@@ -53,3 +58,14 @@ def send_message(
             update_metrics(opened, now)
         outcome.update(partition=result.partition, offset=result.offset, latency_ms=round(result.latency_ms, 1))
     return {"topic": topic, "run_id": spool.run_id, **outcome}
+
+
+def _reached(cluster: Cluster) -> Publisher:
+    """Opens a publisher whose cluster answers: a person waits, and the delivery time-out would pass four times."""
+    publisher = open_publisher(cluster)
+    try:
+        publisher.brokers(CONTACT_S)
+    except PsttError:
+        publisher.close()
+        raise
+    return publisher
