@@ -37,7 +37,7 @@ __all__ = [
 
 MUCH_MEMORY = "500MB"
 """Memory limit of a rebuild, which runs on demand and takes two threads: it is twice as fast."""
-MEMORY = "16MB"
+MEMORY = "14MB"
 """Memory limit of DuckDB while it copies, since copying causes the peak of a process that runs a job by hand. 200MB would
 save half a second a million sends, 24MB a tenth."""
 NEW_FILE = {"default_block_size": "65536"}
