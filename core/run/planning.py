@@ -84,17 +84,18 @@ def plan_run(
     scheduled_at = _scheduled_time(job, now, at)
     connection = opened.connections.database(job.connection)
     file, dialect = opened.workspace.query_file(job.query), find_dialect(connection.db_type, connection.dialect)
-    query = bound(
-        file,
-        dialect,
-        overridden(job.parameters, params or {}),
-        scheduled_at,
-        job.timezone,
-        allow_writes=connection.allow_writes,
-        read=read,
-    )
+
+    def with_values(values: Mapping[str, ParameterValue]) -> Query:
+        return bound(file, dialect, values, scheduled_at, job.timezone, allow_writes=connection.allow_writes, read=read)
+
+    query = with_values(overridden(job.parameters, params or {}))
     settings = opened.settings
-    is_ad_hoc = bool(params) and _has_other_values(query, read(file, dialect), job, scheduled_at)
+    is_ad_hoc = False
+    if params:
+        try:
+            is_ad_hoc = with_values(job.parameters).values != query.values
+        except ConfigError:  # the calendar could not run it
+            is_ad_hoc = True
     plan = Plan(
         job=job,
         query=query,
@@ -178,15 +179,6 @@ def bound(
     parsed = read(file, dialect)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
-
-
-def _has_other_values(query: Query, parsed: ParsedQuery, job: Job, scheduled_at: datetime) -> bool:
-    """Returns whether the calendar would run this query with other values, or could not run it."""
-    try:
-        own = parsed.resolved(job.parameters, lambda text: resolve(text, scheduled_at, job.timezone))
-        return parsed.bind(own, allow_writes=True).values != query.values
-    except ConfigError:
-        return True
 
 
 def overridden(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
